@@ -1,0 +1,5 @@
+import sys
+
+from conformance.table import main
+
+sys.exit(main())
