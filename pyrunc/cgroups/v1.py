@@ -1,0 +1,198 @@
+"""Cgroup v1: a hierarchy for each controller, or for a few; and hybrid, with a v2 hierarchy beside them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+
+from pyrunc.cgroups import below
+from pyrunc.cgroups.base import Manager, Setting, number, read, write, write_lines
+from pyrunc.errors import Error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyrunc.cgroups import Layout
+    from pyrunc.cgroups.devices import DeviceSetting
+
+
+class V1(Manager):
+    """One directory in each hierarchy.
+
+    `paths` has every controller, ``name=…`` hierarchies, and "" for hybrid's v2.
+    """
+
+    __slots__ = ()
+
+    version = "v1"
+
+    @staticmethod
+    def place(inner: str, layout: Layout, own: dict[str, str]) -> dict[str, str]:
+        paths = {}
+        tail = inner if inner.startswith("/") else "/" + inner
+        for hierarchies in (layout.v1, layout.named):
+            for controller, mountpoint in hierarchies.items():
+                start = mountpoint
+                if tail is not inner and controller in own:
+                    start = below(mountpoint, layout.roots[mountpoint], own[controller])
+                paths[controller] = start + tail
+        if layout.unified:
+            paths[""] = layout.unified + tail  # as runc: beside v1, only the name matters
+        return paths
+
+    def _main(self) -> str:
+        # They all hold the same processes, unless the container's own systemd sorts them in its hierarchy.
+        for controller in ("devices", "freezer", "pids", "memory", "cpu"):
+            if controller in self.paths:
+                return self.paths[controller]
+        return self.dirs[0] if self.dirs else ""
+
+    # -- directories
+
+    def _make(self, directory: str) -> None:
+        if self._mkdir(directory) and directory == self.paths.get("cpuset"):
+            # A new cpuset has no CPUs and no memory nodes, and nothing can run in it.
+            for file in ("cpuset.cpus", "cpuset.mems"):
+                inherited = _cpuset(os.path.dirname(directory), file)
+                try:
+                    write(directory + "/" + file, inherited)
+                except OSError as e:
+                    # A sibling may have some for itself (cpu_exclusive). The limits that follow can still
+                    # name others; if they don't, joining says so.
+                    if e.errno != errno.EINVAL:
+                        raise
+
+    # -- freezer
+
+    def _freezer(self) -> str:
+        return self.paths.get("freezer", "")
+
+    def freeze(self) -> None:
+        state = self._need_freezer("freeze") + "/freezer.state"
+        try:
+            # While a process forks or is moved in the state stays FREEZING and has to be asked for again; now
+            # and then it takes a thaw to get out of it (freezer-subsystem.rst).
+            for attempt in range(1, 1001):
+                if attempt % 50 == 0:
+                    write(state, "THAWED")
+                    time.sleep(0.01)
+                write(state, "FROZEN")
+                if attempt % 25 == 0:
+                    time.sleep(0.00001)
+                if read(state) == "FROZEN\n":
+                    return
+            write(state, "THAWED")  # half frozen is worse than running
+        except OSError as e:
+            raise Error.from_os(e, action="freeze") from None
+        raise Error("processes keep appearing in the cgroup", action="freeze", errno=errno.EBUSY)
+
+    def thaw(self) -> None:
+        try:
+            write(self._need_freezer("thaw") + "/freezer.state", "THAWED")
+        except OSError as e:
+            raise Error.from_os(e, action="thaw") from None
+
+    def frozen(self) -> bool:
+        directory = self._freezer()
+        if not directory:
+            return False
+        try:
+            for _ in range(1000):
+                state = read(directory + "/freezer.state")
+                if state != "FREEZING\n":
+                    break
+                time.sleep(0.001)
+            # A cgroup below a frozen one reads FROZEN too, and can't be thawed here.
+            return state != "THAWED\n" and number(directory + "/freezer.self_freezing") == 1
+        except OSError as e:
+            if e.errno in (errno.ENOENT, errno.ENODEV):
+                return False
+            raise
+
+    # -- limits
+
+    def settings(
+        self, resources: dict[str, Any], *, devices: bool = True, at: str = "/linux/resources"
+    ) -> list[Setting]:
+        from pyrunc.cgroups.v1_settings import convert
+
+        # A controller that v1 does not have may be on hybrid's v2 hierarchy.
+        elsewhere = frozenset(() if "" not in self.paths else ("hugetlb", "rdma")) - self.paths.keys()
+        return convert(resources, at, devices, elsewhere)
+
+    def _directory(self, setting: Setting) -> str:
+        directory = self.paths.get(setting.controller, "")
+        if directory:
+            return directory
+        if setting.controller in ("hugetlb", "rdma") and "" in self.paths:
+            return self.paths[""]
+        raise Error(
+            f"no cgroup of the {setting.controller} controller could be made or joined"
+            if self.rootless
+            else f"the {setting.controller} controller is not mounted",
+            pointer=setting.pointer,
+            action=setting.describe(),
+        )
+
+    def _write(self, directory: str, setting: Setting) -> None:
+        if directory == self.paths.get("") and setting.controller:
+            from pyrunc.cgroups.v2 import enable
+
+            assert self.unified is not None
+            enable(self.unified, os.path.dirname(directory), (setting.controller,))
+        write_lines(directory + "/" + setting.file, setting.value)
+        if setting.file == "cpu.shares":
+            # The kernel takes any number and keeps the nearest one that it can do.
+            kept = number(directory + "/cpu.shares")
+            if kept != int(setting.value):
+                bound = "most" if kept < int(setting.value) else "least"
+                raise Error(
+                    f"the {bound} that the kernel takes is {kept}",
+                    pointer=setting.pointer,
+                    action=setting.describe(),
+                )
+
+    def _explain(self, e: OSError, directory: str, setting: Setting) -> Error:
+        if setting.file == "memory.limit_in_bytes" and e.errno == errno.EBUSY:
+            usage, peak = (number(f"{directory}/memory.{name}_in_bytes") for name in ("usage", "max_usage"))
+            return Error(
+                f"more is in use and can't be reclaimed (usage {usage}, peak {peak})",
+                pointer=setting.pointer,
+                action=setting.describe(),
+                errno=errno.EBUSY,
+            )
+        return super()._explain(e, directory, setting)
+
+    def _apply_devices(self, setting: DeviceSetting) -> None:
+        directory = self.paths.get("devices")
+        if directory is None:
+            if self.rootless or (not self.paths and not setting.asked):
+                return
+            raise Error(
+                "the devices controller is not mounted", pointer=setting.pointer, action=setting.describe()
+            )
+        try:
+            setting.write_v1(directory)
+        except OSError as e:
+            from pyrunc.cgroups.devices import may_be_ignored
+
+            if not may_be_ignored(e):
+                raise Error.from_os(e, pointer=setting.pointer, action=setting.describe()) from None
+
+    # -- figures
+
+    def stats(self) -> dict[str, Any]:
+        from pyrunc.cgroups.stats import v1
+
+        return v1(self.paths)
+
+
+def _cpuset(directory: str, file: str) -> str:
+    """A cpuset's CPUs or memory nodes, where it has none those of its parent, which it is given."""
+    mine = read(directory + "/" + file).strip()
+    if not mine:
+        mine = _cpuset(os.path.dirname(directory), file)
+        write(directory + "/" + file, mine)
+    return mine
