@@ -1,0 +1,95 @@
+"""config.json, and its relatives process.json and resources.json: read, held to the specification, made uniform.
+
+What comes out of here is a plain dict in which every known property has the shape that the specification gives it,
+no known property is null, and no rule of the specification is broken: later code need not look again.
+"""
+
+from __future__ import annotations
+
+from pyrunc.config import rules
+from pyrunc.config._table import CONFIG, PROCESS, RESOURCES
+from pyrunc.config.check import pointer, unknown, valid, without_nulls
+from pyrunc.config.read import read
+from pyrunc.errors import Error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["check", "load", "load_process", "load_resources", "notes"]
+
+
+def load(bundle: str) -> dict[str, Any]:
+    """The configuration of a bundle, ready to be planned.
+
+    Args:
+        bundle: path of the bundle's directory.
+
+    Raises:
+        Error: config.json can't be read, isn't JSON, or isn't a configuration that `check` takes.
+    """
+    config: dict[str, Any] = _shaped(read(f"{bundle}/config.json"), "config", CONFIG)
+    _check_rules(config, bundle)
+    return config
+
+
+def load_process(path: str) -> dict[str, Any]:
+    """A process for exec, from a file of its own: the form of config.json's process. "-" reads standard input.
+
+    Raises:
+        Error: as `load`; pointers are into this file.
+    """
+    process: dict[str, Any] = _shaped(read(path), "process", PROCESS)
+    rules.check_process(process, "")
+    return process
+
+
+def load_resources(path: str) -> dict[str, Any]:
+    """Resources for update: the form of config.json's linux.resources. "-" reads standard input.
+
+    Raises:
+        Error: as `load`; pointers are into this file.
+    """
+    resources: dict[str, Any] = _shaped(read(path), "resources", RESOURCES)
+    return resources
+
+
+def check(config: dict[str, Any], bundle: str) -> list[str]:
+    """Hold a configuration to schema, rules and bundle.
+
+    Args:
+        config: a parsed config.json.
+        bundle: path of the bundle's directory, where a relative root.path starts.
+
+    Returns:
+        what `notes` says of it.
+
+    Raises:
+        Error: with the pointer of the value that is wrong.
+    """
+    config = _shaped(config, "config", CONFIG)
+    _check_rules(config, bundle)
+    return notes(config)
+
+
+def notes(config: dict[str, Any]) -> list[str]:
+    """JSON pointers of what a valid configuration says and nobody reads: properties that the specification, which
+    asks to ignore them, doesn't know. For --debug; no command needs it."""
+    return unknown(config, CONFIG)
+
+
+def _shaped(value: Any, what: str, node: Any) -> Any:
+    """The value without nulls, if it has the shape that schema/ gives to a config, a process or resources."""
+    if not valid(value, node):
+        value = without_nulls(value, node)
+        if not valid(value, node):
+            from pyrunc.config.explain import explain
+
+            raise explain(value, what)
+    return value
+
+
+def _check_rules(config: dict[str, Any], bundle: str) -> None:
+    for rule in rules.RULES:
+        rule(config)
+    rules.check_host(config, bundle)

@@ -1,0 +1,353 @@
+"""The rules of the specification that a schema can't say.
+
+A rule is a function that takes a configuration of the right shape and raises Error, with a pointer, where it is
+broken. Rules on the process alone hold for exec's process.json too. Those that ask the host are in `check_host`.
+Where the specification leaves a case open, runc's answer is taken; the rule says so.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from pyrunc.config.check import pointer
+from pyrunc.errors import Error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Config = dict[str, Any]
+
+
+# -- the process --------------------------------------------------------------------------------------------------
+
+
+def args(process: Config, at: str) -> None:
+    """config.md, process: at least one entry of args is required (the schema refuses an empty list)."""
+    if "args" not in process:
+        raise Error("is required", pointer=f"{at}/args")
+
+
+def rlimits(process: Config, at: str) -> None:
+    """config.md, POSIX process: a type that comes twice is an error. setrlimit(2): so is soft above hard."""
+    seen = set()
+    for index, limit in enumerate(process.get("rlimits", ())):
+        if limit["type"] in seen:
+            raise Error(f"{limit['type']} comes twice", pointer=f"{at}/rlimits/{index}/type")
+        if limit["soft"] > limit["hard"]:
+            reason = f"soft limit {limit['soft']} is above the hard limit {limit['hard']}"
+            raise Error(reason, pointer=f"{at}/rlimits/{index}/soft")
+        seen.add(limit["type"])
+
+
+def console_size(process: Config, at: str) -> None:
+    """config.md, process: without a terminal it has no meaning. ioctl_tty(2): the kernel has 16 bits for each."""
+    if process.get("terminal"):
+        for name, value in process.get("consoleSize", {}).items():
+            if name in ("height", "width") and value > 65535:
+                raise Error(f"{value} is more than 65535", pointer=f"{at}/consoleSize/{name}")
+
+
+# -- identity and version -----------------------------------------------------------------------------------------
+
+
+def version(config: Config) -> None:
+    """config.md, ociVersion: compatible within a major version. Any 1.x is read, one that is newer than this runtime
+    too: what it adds is unknown properties, and engines move to a new version before hosts do (runc asks nothing)."""
+    if not config["ociVersion"].startswith("1."):
+        raise Error(f'version "{config["ociVersion"]}" can\'t be read, only 1.x', pointer="/ociVersion")
+
+
+def process(config: Config) -> None:
+    """config.md, process: required for start. As runc, create asks for it already."""
+    if "process" not in config:
+        raise Error("is required", pointer="/process")
+    check_process(config["process"], "/process")
+
+
+# -- namespaces ---------------------------------------------------------------------------------------------------
+
+
+def _spaces(config: Config) -> dict[str, str]:
+    """Namespace types of a configuration, new and joined, with the path of those to join ("" for new ones)."""
+    return {space["type"]: space.get("path", "") for space in config.get("linux", {}).get("namespaces", ())}
+
+
+def namespaces(config: Config) -> None:
+    """config-linux.md, namespaces: a type that comes twice is an error."""
+    seen = set()
+    for index, space in enumerate(config.get("linux", {}).get("namespaces", ())):
+        if space["type"] in seen:
+            raise Error(f"{space['type']} comes twice", pointer=f"/linux/namespaces/{index}/type")
+        seen.add(space["type"])
+
+
+def names(config: Config) -> None:
+    """As runc: a name is set in a UTS namespace of the container's (new or joined), never in the host's."""
+    for name in ("hostname", "domainname"):
+        if config.get(name) and "uts" not in _spaces(config):
+            raise Error("needs a uts namespace", pointer=f"/{name}")
+
+
+def restricted_paths(config: Config) -> None:
+    """As runc: paths are masked and made read-only in a mount namespace of the container's, never in the host's."""
+    linux = config.get("linux", {})
+    for name in ("maskedPaths", "readonlyPaths"):
+        if linux.get(name) and "mount" not in _spaces(config):
+            raise Error("needs a mount namespace", pointer=f"/linux/{name}")
+
+
+def mappings(config: Config) -> None:
+    """user_namespaces(7). A new user namespace needs both mappings, with root in them, for the container is set up by
+    its root. A joined one has its mappings already: those given beside `path` (podman and containerd do) are unused."""
+    linux, spaces = config.get("linux", {}), _spaces(config)
+    for name, kind in (("uidMappings", "uid"), ("gidMappings", "gid")):
+        runs, at = linux.get(name), f"/linux/{name}"
+        if runs and "user" not in spaces:
+            raise Error("needs a user namespace", pointer=at)
+        if spaces.get("user") != "":
+            continue
+        if not runs:
+            raise Error("is required for a new user namespace", pointer=at)
+        _check_runs(runs, at)
+        if not _mapped(0, runs):
+            raise Error(f"must map {kind} 0 of the container", pointer=at)
+
+
+def _check_runs(runs: list[Config], at: str) -> None:
+    """What the kernel answers EINVAL to, in words: empty runs, runs past the last id, runs that overlap."""
+    for index, run in enumerate(runs):
+        if run["size"] == 0:
+            raise Error("0 ids can't be mapped", pointer=f"{at}/{index}/size")
+        for side in ("containerID", "hostID"):
+            if run[side] + run["size"] > 0xFFFFFFFF:
+                raise Error("runs past the last id, 4294967294", pointer=f"{at}/{index}/{side}")
+            for other in runs[:index]:
+                if run[side] < other[side] + other["size"] and other[side] < run[side] + run["size"]:
+                    raise Error("overlaps an earlier mapping", pointer=f"{at}/{index}/{side}")
+
+
+def _mapped(number: int, runs: list[Config]) -> bool:
+    return any(0 <= number - run["containerID"] < run["size"] for run in runs)
+
+
+def user(config: Config) -> None:
+    """config.md, user: ids are the container's, so a new user namespace has to have them."""
+    if _spaces(config).get("user") != "":
+        return
+    linux, ids = config["linux"], config.get("process", {}).get("user", {})
+    wanted = [(ids.get("uid", 0), "uid", "uid"), (ids.get("gid", 0), "gid", "gid")]
+    wanted += [(gid, "gid", f"additionalGids/{i}") for i, gid in enumerate(ids.get("additionalGids", ()))]
+    for number, kind, place in wanted:
+        if not _mapped(number, linux[f"{kind}Mappings"]):
+            reason = f"unknown user namespace mapping: {kind} {number} is not in linux.{kind}Mappings"
+            raise Error(reason, pointer=f"/process/user/{place}")
+
+
+def time_offsets(config: Config) -> None:
+    """config-linux.md, timeOffsets; time_namespaces(7): two clocks, set before the namespace has a process."""
+    offsets, spaces = config.get("linux", {}).get("timeOffsets"), _spaces(config)
+    if not offsets:
+        return
+    if "time" not in spaces:
+        raise Error("needs a time namespace", pointer="/linux/timeOffsets")
+    if spaces["time"]:
+        raise Error("can't be set in a time namespace that is joined", pointer="/linux/timeOffsets")
+    for clock, offset in offsets.items():
+        if clock not in ("monotonic", "boottime"):
+            raise Error("is not a clock: monotonic or boottime", pointer=pointer("/linux/timeOffsets", clock))
+        if offset.get("nanosecs", 0) > 999_999_999:
+            raise Error("is a second or more", pointer=f"/linux/timeOffsets/{clock}/nanosecs")
+
+
+# -- sysctl -------------------------------------------------------------------------------------------------------
+
+_IPC_SYSCTLS = (
+    "kernel.msgmax",
+    "kernel.msgmnb",
+    "kernel.msgmni",
+    "kernel.sem",
+    "kernel.shmall",
+    "kernel.shmmax",
+    "kernel.shmmni",
+    "kernel.shm_rmid_forced",
+)
+
+
+def sysctls(config: Config) -> None:
+    """config-linux.md, sysctl. As runc: only parameters that a namespace of the container's has for its own."""
+    spaces = _spaces(config)
+    for key in config.get("linux", {}).get("sysctl", ()):
+        parts = sysctl_parts(key)
+        at = pointer("/linux/sysctl", key)
+        if not all(part and part not in (".", "..") for part in parts):
+            raise Error("is not the name of a kernel parameter", pointer=at)
+        space = _space_of_sysctl(".".join(parts), parts)
+        if space is None:
+            raise Error("belongs to no namespace, so it would be set for the whole host", pointer=at)
+        if space not in spaces:
+            raise Error(f"needs {'an' if space == 'ipc' else 'a'} {space} namespace", pointer=at)
+        if parts == ["kernel", "hostname"]:
+            raise Error("is set by /hostname", pointer=at)
+
+
+def sysctl_parts(key: str) -> list[str]:
+    """The directories and the file below /proc/sys of a parameter, for net.ipv4.ip_forward and net/ipv4/ip_forward.
+
+    sysctl(8): the separator is whichever of the two comes first, and the other one is then part of a name, exchanged:
+    net.ipv4.conf.eth0/1.mtu and net/ipv4/conf/eth0.1/mtu are the same file.
+    """
+    dot, slash = key.find("."), key.find("/")
+    if slash >= 0 and (dot < 0 or slash < dot):
+        return key.split("/")
+    return [part.replace("/", ".") for part in key.split(".")]
+
+
+def _space_of_sysctl(dotted: str, parts: list[str]) -> str | None:
+    if parts[0] == "net":
+        return "network"
+    if parts[0] == "user":
+        return "user"
+    if dotted in _IPC_SYSCTLS or parts[:2] == ["fs", "mqueue"]:
+        return "ipc"
+    return "uts" if dotted in ("kernel.domainname", "kernel.hostname") else None
+
+
+# -- devices, seccomp ---------------------------------------------------------------------------------------------
+
+
+def devices(config: Config) -> None:
+    """config-linux.md, devices: a path can't be two devices, and numbers have to be ones that the kernel has."""
+    seen: dict[str, tuple[Any, ...]] = {}
+    for index, device in enumerate(config.get("linux", {}).get("devices", ())):
+        at = f"/linux/devices/{index}"
+        if device["type"] == "p":
+            identity: tuple[Any, ...] = ("p",)
+        else:
+            # MINORBITS of the kernel's kdev_t.h: 12 bits and 20
+            for name, most in (("major", 0xFFF), ("minor", 0xFFFFF)):
+                if not 0 <= device[name] <= most:
+                    raise Error(f"{device[name]} is not from 0 to {most}", pointer=f"{at}/{name}")
+            identity = ("b" if device["type"] == "b" else "c", device["major"], device["minor"])
+        if seen.setdefault(device["path"], identity) != identity:
+            raise Error(f"{device['path']} is another device already", pointer=f"{at}/path")
+
+
+def seccomp(config: Config) -> None:
+    """config-linux.md, seccomp: an errno goes only with an action that returns one, metadata only with a listener."""
+    profile = config.get("linux", {}).get("seccomp")
+    if profile is None:
+        return
+    if profile.get("listenerMetadata") and not profile.get("listenerPath"):
+        raise Error("needs listenerPath", pointer="/linux/seccomp/listenerMetadata")
+    _check_action(profile["defaultAction"], profile, "/linux/seccomp", "defaultAction", "defaultErrnoRet")
+    for index, rule in enumerate(profile.get("syscalls", ())):
+        _check_action(rule["action"], rule, f"/linux/seccomp/syscalls/{index}", "action", "errnoRet")
+
+
+def _check_action(action: str, holder: Config, at: str, name: str, errno_name: str) -> None:
+    if errno_name in holder and action not in ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE"):
+        raise Error(
+            f"goes with SCMP_ACT_ERRNO or SCMP_ACT_TRACE, not with {action}", pointer=f"{at}/{errno_name}"
+        )
+    if action == "SCMP_ACT_NOTIFY":
+        raise Error("SCMP_ACT_NOTIFY is not supported yet", pointer=f"{at}/{name}")
+
+
+# -- what this release leaves for later ---------------------------------------------------------------------------
+
+_LATER_IN_PROCESS = ("apparmorProfile", "selinuxLabel", "scheduler", "ioPriority", "execCPUAffinity")
+_LATER_IN_LINUX = ("mountLabel", "netDevices", "memoryPolicy", "personality")
+
+
+def later_in_process(process: Config, at: str) -> None:
+    """config.md, valid values: what isn't supported is an error, never dropped. Empty values ask for nothing."""
+    for name in _LATER_IN_PROCESS:
+        value = process.get(name)
+        if value and (name != "execCPUAffinity" or value.get("initial") or value.get("final")):
+            absent = name == "apparmorProfile" and not os.path.isdir("/sys/kernel/security/apparmor")
+            also = " (and AppArmor is not enabled on this host)" if absent else ""
+            raise Error(f"not supported yet{also}", pointer=f"{at}/{name}")
+
+
+def later_in_linux(config: Config) -> None:
+    """As `later_in_process`. An intelRdt that is there, even empty, asks for a resctrl group."""
+    linux = config.get("linux", {})
+    for name in _LATER_IN_LINUX:
+        if linux.get(name):
+            raise Error("not supported yet", pointer=f"/linux/{name}")
+    if "intelRdt" in linux:
+        raise Error("not supported yet", pointer="/linux/intelRdt")
+
+
+def later_in_mounts(config: Config) -> None:
+    """As `later_in_process`: id-mapped mounts."""
+    for index, mount in enumerate(config.get("mounts", ())):
+        for name in ("uidMappings", "gidMappings"):
+            if mount.get(name):
+                raise Error("not supported yet", pointer=f"/mounts/{index}/{name}")
+        for place, option in enumerate(mount.get("options", ())):
+            if option in ("idmap", "ridmap"):
+                raise Error(f"{option} is not supported yet", pointer=f"/mounts/{index}/options/{place}")
+
+
+# -- the tables ---------------------------------------------------------------------------------------------------
+
+PROCESS_RULES: tuple[Callable[[Config, str], None], ...] = (args, rlimits, console_size, later_in_process)
+
+RULES: tuple[Callable[[Config], None], ...] = (
+    version,
+    process,
+    namespaces,
+    names,
+    restricted_paths,
+    mappings,
+    user,
+    time_offsets,
+    sysctls,
+    devices,
+    seccomp,
+    later_in_linux,
+    later_in_mounts,
+)
+
+
+def check_process(process: Config, at: str) -> None:
+    """Hold a process to its rules.
+
+    Args:
+        at: pointer of the process in its file, "" for a process.json.
+    """
+    for rule in PROCESS_RULES:
+        rule(process, at)
+
+
+def check_host(config: Config, bundle: str) -> None:
+    """The rules that need a look at the host: that the root is a directory, and whose network parameters are set.
+
+    Args:
+        bundle: path of the bundle's directory, where a relative root.path starts.
+    """
+    root = config["root"]["path"]
+    try:
+        mode = os.stat(os.path.join(bundle, root)).st_mode
+    except OSError as e:
+        raise Error.from_os(e, pointer="/root/path", action=root) from None
+    if not stat.S_ISDIR(mode):
+        raise Error("is not a directory", pointer="/root/path", action=root)
+    path = _spaces(config).get("network")
+    for key in config.get("linux", {}).get("sysctl", ()) if path else ():
+        # as runc: joining the namespace that the runtime is in makes it the host's parameter
+        if key.startswith(("net.", "net/")) and _same_namespace(path, "/proc/self/ns/net"):
+            reason = "belongs to the runtime's own network namespace, which the container joins"
+            raise Error(reason, pointer=pointer("/linux/sysctl", key))
+
+
+def _same_namespace(path: str | None, own: str) -> bool:
+    try:
+        one, other = os.stat(path or ""), os.stat(own)
+    except OSError as e:
+        raise Error.from_os(e, action=f"stat {path}") from None
+    return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
