@@ -1,8 +1,8 @@
 """linux.seccomp of config.json to a BPF program (config-linux.md, "Seccomp").
 
-libseccomp writes the program, which takes milliseconds and a library; so a program once made is kept on disk, and
-the next container with the same profile loads neither. What comes on top of libseccomp's program is one answer:
-ENOSYS to system calls younger than the profile (see `_enosys_stub`).
+libseccomp writes the program, which takes milliseconds and a library; so a program once made is kept on disk,
+and the next container with the same profile loads neither. What comes on top of libseccomp's program is one
+answer: ENOSYS to system calls younger than the profile (see `_enosys_stub`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ ACTIONS = {
 }
 #: Actions that carry a number of 16 bits.
 _WITH_ERRNO = ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE")
-#: Actions that let an unknown call through to the kernel, which says ENOSYS itself; a tracer knows what it does.
+#: Actions that let an unknown call through to the kernel, which says ENOSYS itself; a tracer knows what it
+#: does.
 _PERMISSIVE = ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_TRACE")
 
 OPERATORS = {
@@ -83,8 +84,8 @@ FLAGS = {
 
 #: System calls have at most six arguments.
 _ARGUMENTS = 6
-#: From this many names on libseccomp sorts them into a tree. Up to 2.5.4 it fails at a tree of no rules, and a tree
-#: node holds four calls, so that for few there is nothing to win.
+#: From this many rules on libseccomp is told to sort calls into a tree. A node of it holds four calls, so
+#: that for few there is nothing to win; and up to 2.5.4 a tree of no rules at all goes wrong.
 _TREE_FROM = 33
 
 
@@ -110,18 +111,20 @@ def compile(
 ) -> Filter:
     """The filter of a profile.
 
-    As runc has it: a call that libseccomp does not know is passed over; so is a rule that says what the default
-    says; of a rule with several conditions all must hold, unless two are about one argument, when any is enough;
-    the native architecture is always in; no flags at all (not even ``[]``) mean SPEC_ALLOW if the kernel has it.
+    As runc has it: a call that libseccomp does not know is passed over; so is a rule that says what the
+    default says; of a rule with several conditions all must hold, unless two are about one argument, when any
+    is enough; the native architecture is always in; no flags at all (not even ``[]``) mean SPEC_ALLOW if the
+    kernel has it.
 
     Args:
         profile: linux.seccomp of a config that was checked against the schema.
         pointer: where in the config it was.
-        cache_dir: a directory for made programs, itself made if need be (its parent is not); None for no cache.
+        cache_dir: a directory for made programs, itself made if need be (its parent is not); None for no
+            cache.
 
     Raises:
-        Error: with the pointer of what in the profile is wrong or is not supported by this kernel or libseccomp;
-            with `pointer` where libseccomp is missing.
+        Error: with the pointer of what in the profile is wrong or is not supported by this kernel or
+            libseccomp; with `pointer` where libseccomp is missing.
     """
     calls = profile.get("syscalls") or []
     notify = False
@@ -163,7 +166,7 @@ def features(listener: bool = False) -> dict[str, Any]:
 
 
 def libseccomp_version() -> str | None:
-    """libseccomp's version, for the annotation io.github.seccomp.libseccomp.version; None if there is none."""
+    """The annotation io.github.seccomp.libseccomp.version; None where there is no libseccomp."""
     try:
         major, minor, micro = _load_libseccomp("").version()
     except Error:
@@ -222,10 +225,11 @@ def _build(libseccomp: ModuleType, profile: dict[str, Any], pointer: str) -> byt
         raise Error.from_os(e, pointer=f"{pointer}/defaultAction", action=profile["defaultAction"]) from None
     try:
         architectures = _add_architectures(libseccomp, ctx, profile.get("architectures") or [], pointer)
-        if sum(len(call["names"]) for call in calls) >= _TREE_FROM:
-            libseccomp.attr_set(ctx, libseccomp.SCMP_FLTATR_CTL_OPTIMIZE, 2)
+        rules = 0
         for i, call in enumerate(calls):
-            _add_rules(libseccomp, ctx, call, default, f"{pointer}/syscalls/{i}")
+            rules += _add_rules(libseccomp, ctx, call, default, f"{pointer}/syscalls/{i}")
+        if rules >= _TREE_FROM:
+            libseccomp.attr_set(ctx, libseccomp.SCMP_FLTATR_CTL_OPTIMIZE, 2)
         program: bytes = libseccomp.export_bpf(ctx)
     except OSError as e:
         raise Error.from_os(e, pointer=pointer, action="make the seccomp filter") from None
@@ -269,7 +273,7 @@ def _add_architectures(libseccomp: ModuleType, ctx: int, names: list[str], point
             raise Error(f"{name!r} is not a seccomp architecture", pointer=place)
         token = _architecture(libseccomp, name)
         if not token:
-            raise Error("this libseccomp does not know {}".format(name), pointer=place)
+            raise Error(f"this libseccomp does not know {name}", pointer=place)
         if token in tokens:
             continue
         try:
@@ -282,18 +286,20 @@ def _add_architectures(libseccomp: ModuleType, ctx: int, names: list[str], point
     return tokens
 
 
-def _add_rules(libseccomp: ModuleType, ctx: int, call: dict[str, Any], default: int, pointer: str) -> None:
+def _add_rules(libseccomp: ModuleType, ctx: int, call: dict[str, Any], default: int, pointer: str) -> int:
+    """The rules of one entry; returns how many libseccomp took."""
     action = _action(call, "action", "errnoRet", pointer)
     conditions = [
         _condition(libseccomp, argument, f"{pointer}/args/{i}")
         for i, argument in enumerate(call.get("args") or [])
     ]
     if action == default:
-        return  # libseccomp takes no rule that changes nothing
+        return 0  # libseccomp takes no rule that changes nothing
     if len({condition.arg for condition in conditions}) < len(conditions):
         rules = [[condition] for condition in conditions]
     else:
         rules = [conditions]
+    added = 0
     for i, name in enumerate(call["names"]):
         number = libseccomp.syscall_resolve_name(name)
         if number == libseccomp.NR_SCMP_ERROR:
@@ -304,6 +310,8 @@ def _add_rules(libseccomp: ModuleType, ctx: int, call: dict[str, Any], default: 
         except OSError as e:
             what = f"{call['action']} for the system call {name}"
             raise Error.from_os(e, pointer=f"{pointer}/names/{i}", action=what) from None
+        added += len(rules)
+    return added
 
 
 def _condition(libseccomp: ModuleType, argument: dict[str, Any], pointer: str) -> Any:
@@ -341,7 +349,7 @@ _NO_LIMIT = 0xFFFFFFFF
 def _last_calls(
     libseccomp: ModuleType, architectures: list[int], calls: list[dict[str, Any]]
 ) -> dict[int, int]:
-    """The highest number that the profile names, by architecture token; none for one where it names nothing."""
+    """The highest number that the profile names, by architecture token, where it names any."""
     names = {name for call in calls for name in call["names"]}
     last = {}
     for token in architectures:
@@ -354,8 +362,9 @@ def _last_calls(
 def _enosys_stub(libseccomp: ModuleType, last: dict[int, int]) -> bytes:
     """A program to go before another: ENOSYS for calls numbered above `last`, all others fall through.
 
-    The C library tries the newest call first and, on ENOSYS, an older one. A profile that knows neither the new
-    call nor its absence would answer EPERM, and the program fails where on an older kernel it would have worked.
+    The C library tries the newest call first and, on ENOSYS, an older one. A profile that knows neither the
+    new call nor its absence would answer EPERM, and the program fails where on an older kernel it would have
+    worked.
     """
     sections: list[list[tuple[int, int, int, int]]] = []
     enosys = (_RET_K, 0, 0, ACTIONS["SCMP_ACT_ERRNO"] | errno.ENOSYS)
@@ -372,8 +381,8 @@ def _enosys_stub(libseccomp: ModuleType, last: dict[int, int]) -> bytes:
         elif token == libseccomp.SCMP_ARCH_X32:
             continue
         elif token in (libseccomp.SCMP_ARCH_S390, libseccomp.SCMP_ARCH_S390X):
-            # There a number that does not fit into the instruction comes in a register, and one that the kernel
-            # does not know becomes 0, which is setup(2) and long gone.
+            # There a number that does not fit into the instruction comes in a register, and one that the
+            # kernel does not know becomes 0, which is setup(2) and long gone.
             tests = [(_JEQ_K, 1, 0, 0), (_JGT_K, 0, 1, highest)]
         else:
             tests = [(_JGT_K, 0, 1, highest)]
@@ -392,11 +401,11 @@ def _enosys_stub(libseccomp: ModuleType, last: dict[int, int]) -> bytes:
 
 # The cache: DIR/NAME holds
 #   "pyrunc seccomp FORMAT LENGTH\n", the length of the program in bytes
-#   libseccomp's file as it was when it made the program: "PATH\0DEVICE INODE SIZE MTIME\n"
+#   "PATH\0DEVICE INODE SIZE MTIME\n", libseccomp's file as it was when it made the program
 #   the key: the profile itself
 #   the program
-# NAME is a number drawn from the key and proves nothing: two keys with one number push each other out. It is the
-# key, compared byte by byte, that says whose program this is, so no profile can be crafted to get another's.
+# NAME is a number drawn from the key and proves nothing: two keys with one number push each other out. It is
+# the key, compared byte by byte, that says whose program this is: no profile can be crafted to get another's.
 
 _CACHE_FORMAT = 1  # to be raised with any change to the programs that this file makes
 _CACHE_ENTRIES = 64
@@ -474,7 +483,7 @@ def _identity(path: bytes) -> bytes | None:
 
 
 def _cache_write(cache_dir: str, key: bytes, library: str, program: bytes) -> None:
-    """Keep a program. A cache that cannot be written is no error: the next container takes some milliseconds more."""
+    """Keep a program. A failure is no error: the next container takes some milliseconds more."""
     identity = _identity(os.fsencode(library))
     if identity is None or b"\n" in identity:
         return

@@ -1,7 +1,7 @@
 """libseccomp(3) by ctypes: one function for each of the library's that a filter's making needs.
 
-Importing this module loads the library, which costs more than a container's whole `state`: import it only when a
-filter has to be made. Constants have their names in <seccomp.h>.
+Importing this module loads the library, which costs more than a container's whole `state`: import it only
+when a filter has to be made. Constants have their names in <seccomp.h>.
 
 Raises:
     OSError: on import, where the library is not installed (`ctypes.CDLL` gives it no errno).
@@ -14,15 +14,15 @@ import os
 
 SCMP_FLTATR_CTL_OPTIMIZE = 8
 
-#: Architecture tokens are the kernel's AUDIT_ARCH_* (<linux/audit.h>), but for x32, which the kernel does not tell
-#: from x86_64 except by bit 30 of the call's number.
+#: Architecture tokens are the kernel's AUDIT_ARCH_* (<linux/audit.h>), but for x32, which the kernel does not
+#: tell from x86_64 except by bit 30 of the call's number.
 SCMP_ARCH_X86_64 = 0xC000003E
 SCMP_ARCH_X32 = 0x4000003E
 SCMP_ARCH_S390 = 0x00000016
 SCMP_ARCH_S390X = 0x80000016
 
-#: What the resolvers answer for a name that this libseccomp has never heard of. Other negative numbers stand for
-#: calls that exist, only not on that architecture.
+#: What the resolvers answer for a name that this libseccomp has never heard of. Other negative numbers stand
+#: for calls that exist, only not on that architecture.
 NR_SCMP_ERROR = -1
 
 
@@ -119,7 +119,7 @@ def arch_native() -> int:
 
 
 def arch_resolve_name(name: str) -> int:
-    """seccomp_arch_resolve_name(3): the token of ``x86_64``, ``aarch64``, …; 0 for a name it does not know."""
+    """seccomp_arch_resolve_name(3): the token of ``x86_64``, ``aarch64``, …; 0 if unknown."""
     token: int = _lib.seccomp_arch_resolve_name(_c_string(name))
     return token
 

@@ -22,7 +22,7 @@ SOCK_FILTER_SIZE = 8
 
 
 def load_filter(program: bytes, flags: int) -> int:
-    """Put the calling thread, and whatever it executes or forks from now on, under a filter. There is no way back.
+    """Put the calling thread, and what it executes or forks from now on, under a filter. It stays.
 
     Args:
         program: an array of struct sock_filter in the host's byte order.
@@ -43,7 +43,7 @@ def load_filter(program: bytes, flags: int) -> int:
 
 
 def flag_supported(flag: int) -> bool:
-    """Whether this kernel takes a SECCOMP_FILTER_FLAG_*, the way seccomp(2) tells to ask: with no program at all.
+    """Whether this kernel takes a SECCOMP_FILTER_FLAG_*, asked as seccomp(2) tells: with no program.
 
     The kernel looks at the flags first (EINVAL for one it does not know) and at the program then (EFAULT).
     """
