@@ -1,16 +1,15 @@
-"""config.json, and its relatives process.json and resources.json: read, held to the specification, made uniform.
+"""config.json, and its relatives process.json and resources.json: read, and held to the specification.
 
-What comes out of here is a plain dict in which every known property has the shape that the specification gives it,
-no known property is null, and no rule of the specification is broken: later code need not look again.
+What comes out of here is a plain dict in which every known property has the shape that the specification
+gives it, none is null, and no rule of the specification is broken: later code need not look again.
 """
 
 from __future__ import annotations
 
 from pyrunc.config import rules
 from pyrunc.config._table import CONFIG, PROCESS, RESOURCES
-from pyrunc.config.check import pointer, unknown, valid, without_nulls
-from pyrunc.config.read import read
-from pyrunc.errors import Error
+from pyrunc.config.check import unknown, valid, without_nulls
+from pyrunc.config.files import read
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ def load(bundle: str) -> dict[str, Any]:
 
 
 def load_process(path: str) -> dict[str, Any]:
-    """A process for exec, from a file of its own: the form of config.json's process. "-" reads standard input.
+    """A process for exec, from a file of its own: config.json's process. "-" reads standard input.
 
     Raises:
         Error: as `load`; pointers are into this file.
@@ -45,7 +44,7 @@ def load_process(path: str) -> dict[str, Any]:
 
 
 def load_resources(path: str) -> dict[str, Any]:
-    """Resources for update: the form of config.json's linux.resources. "-" reads standard input.
+    """Resources for update: config.json's linux.resources. "-" reads standard input.
 
     Raises:
         Error: as `load`; pointers are into this file.
@@ -73,8 +72,10 @@ def check(config: dict[str, Any], bundle: str) -> list[str]:
 
 
 def notes(config: dict[str, Any]) -> list[str]:
-    """JSON pointers of what a valid configuration says and nobody reads: properties that the specification, which
-    asks to ignore them, doesn't know. For --debug; no command needs it."""
+    """JSON pointers of the properties in a valid configuration that the specification doesn't know.
+
+    It asks to ignore them; this is for --debug.
+    """
     return unknown(config, CONFIG)
 
 

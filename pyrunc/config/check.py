@@ -69,8 +69,8 @@ def _valid_object(value: dict[str, Any], node: Any) -> bool:
 def without_nulls(value: Any, node: Any) -> Any:
     """The value without those known properties that are null.
 
-    Go's decoder, through which other runtimes see a configuration, takes null for "not set", and its encoder writes
-    null for an empty list that isn't omitempty. What comes after this never meets a null.
+    Go's decoder, through which other runtimes see a configuration, takes null for "not set", and its encoder
+    writes null for an empty list that isn't omitempty. What comes after this never meets a null.
     """
     if type(node) is not tuple or node[0] is int:
         return value
@@ -89,7 +89,7 @@ def without_nulls(value: Any, node: Any) -> Any:
 
 
 def unknown(value: Any, node: Any, at: str = "") -> list[str]:
-    """JSON pointers of the properties in a valid value that the specification doesn't know and that are ignored."""
+    """JSON pointers of the properties in a valid value that the specification doesn't know."""
     if type(node) is not tuple or node[0] is int:
         return []
     if node[0] is object:

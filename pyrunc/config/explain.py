@@ -1,4 +1,4 @@
-"""Why a configuration isn't valid, in a line. Loads jsonschema: import it only once something is known to be wrong."""
+"""Why a configuration isn't valid, in a line. Loads jsonschema: for when something is known to be wrong."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pyrunc.errors import Error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any
 
 _TYPES = {
@@ -70,7 +70,7 @@ def explain(value: Any, what: str) -> Error:
 
 
 def validator(what: str) -> Any:
-    """A jsonschema validator for "config", "process" or "resources", with JSON's integers and ECMA 262's patterns."""
+    """A jsonschema validator for "config", "process" or "resources"; Go's integers, ECMA's patterns."""
     try:
         import jsonschema
     except ImportError:  # the launcher starts Python without site-packages (-S), which costs 2 ms less
@@ -86,17 +86,18 @@ def validator(what: str) -> Any:
     base = jsonschema.Draft202012Validator
     # Go reads no 1.0 where an integer belongs, nor do the steps that come after
     types = base.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)
-    return jsonschema.validators.extend(base, {"pattern": _pattern}, type_checker=types)(whole)
+    extend: Any = jsonschema.validators.extend
+    return extend(base, {"pattern": _pattern}, type_checker=types)(whole)
 
 
 def _pattern(_: Any, pattern: str, value: Any, schema: Any) -> Iterator[Any]:
     """JSON Schema's pattern by ECMA 262, where $ is the end of the text; Python's $ lets a newline follow."""
     import re
 
-    from jsonschema import ValidationError
+    import jsonschema
 
     if isinstance(value, str) and not re.search(pattern.replace("$", r"\Z"), value):
-        yield ValidationError(f"{value!r} does not match {pattern!r}")
+        yield jsonschema.ValidationError(f"{value!r} does not match {pattern!r}")
 
 
 def _in_words(error: Any, at: str) -> Error:
@@ -105,7 +106,7 @@ def _in_words(error: Any, at: str) -> Error:
     if error.validator == "required":
         missing = next(name for name in limit if error.message.startswith(repr(name)))
         return Error("is required", pointer=pointer(at, missing))
-    words = {
+    words: dict[str, Callable[[], str]] = {
         "type": lambda: f"{value} is not {_TYPES[limit]}",
         "enum": lambda: f"{value} is not one of {', '.join(limit)}",
         "pattern": lambda: f"{value} is not {PATTERNS[limit][1]}",

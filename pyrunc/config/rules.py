@@ -1,8 +1,8 @@
 """The rules of the specification that a schema can't say.
 
-A rule is a function that takes a configuration of the right shape and raises Error, with a pointer, where it is
-broken. Rules on the process alone hold for exec's process.json too. Those that ask the host are in `check_host`.
-Where the specification leaves a case open, runc's answer is taken; the rule says so.
+A rule is a function that takes a configuration of the right shape and raises Error, with a pointer, where it
+is broken. Rules on the process alone hold for exec's process.json too. Those that ask the host are in
+`check_host`. Where the specification leaves a case open, runc's answer is taken; the rule says so.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Config = dict[str, Any]
 
 
-# -- the process --------------------------------------------------------------------------------------------------
+# -- the process ---------------------------------------------------------------------------------------------
 
 
 def args(process: Config, at: str) -> None:
@@ -43,19 +43,22 @@ def rlimits(process: Config, at: str) -> None:
 
 
 def console_size(process: Config, at: str) -> None:
-    """config.md, process: without a terminal it has no meaning. ioctl_tty(2): the kernel has 16 bits for each."""
+    """config.md, process: means nothing without a terminal. ioctl_tty(2): the kernel has 16 bits for each."""
     if process.get("terminal"):
         for name, value in process.get("consoleSize", {}).items():
             if name in ("height", "width") and value > 65535:
                 raise Error(f"{value} is more than 65535", pointer=f"{at}/consoleSize/{name}")
 
 
-# -- identity and version -----------------------------------------------------------------------------------------
+# -- identity and version ------------------------------------------------------------------------------------
 
 
 def version(config: Config) -> None:
-    """config.md, ociVersion: compatible within a major version. Any 1.x is read, one that is newer than this runtime
-    too: what it adds is unknown properties, and engines move to a new version before hosts do (runc asks nothing)."""
+    """config.md, ociVersion: compatible within a major version.
+
+    A 1.x newer than this runtime is read too: what it adds are unknown properties, and engines move to a new
+    version before hosts do. (runc doesn't look at all.)
+    """
     if not config["ociVersion"].startswith("1."):
         raise Error(f'version "{config["ociVersion"]}" can\'t be read, only 1.x', pointer="/ociVersion")
 
@@ -67,11 +70,11 @@ def process(config: Config) -> None:
     check_process(config["process"], "/process")
 
 
-# -- namespaces ---------------------------------------------------------------------------------------------------
+# -- namespaces ----------------------------------------------------------------------------------------------
 
 
 def _spaces(config: Config) -> dict[str, str]:
-    """Namespace types of a configuration, new and joined, with the path of those to join ("" for new ones)."""
+    """Namespace types of a configuration, new and joined, with the path of those to join, "" for new ones."""
     return {space["type"]: space.get("path", "") for space in config.get("linux", {}).get("namespaces", ())}
 
 
@@ -92,7 +95,7 @@ def names(config: Config) -> None:
 
 
 def restricted_paths(config: Config) -> None:
-    """As runc: paths are masked and made read-only in a mount namespace of the container's, never in the host's."""
+    """As runc: paths are masked and made read-only in a mount namespace of its own, never in the host's."""
     linux = config.get("linux", {})
     for name in ("maskedPaths", "readonlyPaths"):
         if linux.get(name) and "mount" not in _spaces(config):
@@ -100,8 +103,11 @@ def restricted_paths(config: Config) -> None:
 
 
 def mappings(config: Config) -> None:
-    """user_namespaces(7). A new user namespace needs both mappings, with root in them, for the container is set up by
-    its root. A joined one has its mappings already: those given beside `path` (podman and containerd do) are unused."""
+    """user_namespaces(7). A new user namespace needs both mappings, and root in them, who sets it up.
+
+    A joined one has its mappings already. podman and containerd give some beside `path` all the same
+    (runc once asked for them); they are not used.
+    """
     linux, spaces = config.get("linux", {}), _spaces(config)
     for name, kind in (("uidMappings", "uid"), ("gidMappings", "gid")):
         runs, at = linux.get(name), f"/linux/{name}"
@@ -147,7 +153,7 @@ def user(config: Config) -> None:
 
 
 def time_offsets(config: Config) -> None:
-    """config-linux.md, timeOffsets; time_namespaces(7): two clocks, set before the namespace has a process."""
+    """config-linux.md, timeOffsets. time_namespaces(7): two clocks, set before the namespace is entered."""
     offsets, spaces = config.get("linux", {}).get("timeOffsets"), _spaces(config)
     if not offsets:
         return
@@ -162,7 +168,7 @@ def time_offsets(config: Config) -> None:
             raise Error("is a second or more", pointer=f"/linux/timeOffsets/{clock}/nanosecs")
 
 
-# -- sysctl -------------------------------------------------------------------------------------------------------
+# -- sysctl --------------------------------------------------------------------------------------------------
 
 _IPC_SYSCTLS = (
     "kernel.msgmax",
@@ -177,7 +183,7 @@ _IPC_SYSCTLS = (
 
 
 def sysctls(config: Config) -> None:
-    """config-linux.md, sysctl. As runc: only parameters that a namespace of the container's has for its own."""
+    """config-linux.md, sysctl. As runc: only parameters that a namespace of the container has for its own."""
     spaces = _spaces(config)
     for key in config.get("linux", {}).get("sysctl", ()):
         parts = sysctl_parts(key)
@@ -194,10 +200,10 @@ def sysctls(config: Config) -> None:
 
 
 def sysctl_parts(key: str) -> list[str]:
-    """The directories and the file below /proc/sys of a parameter, for net.ipv4.ip_forward and net/ipv4/ip_forward.
+    """The path of a parameter below /proc/sys, for net.ipv4.ip_forward and for net/ipv4/ip_forward.
 
-    sysctl(8): the separator is whichever of the two comes first, and the other one is then part of a name, exchanged:
-    net.ipv4.conf.eth0/1.mtu and net/ipv4/conf/eth0.1/mtu are the same file.
+    sysctl(8): the separator is whichever of the two comes first, and the other one then belongs to a name:
+    net.ipv6.conf.eth0/1.mtu and net/ipv6/conf/eth0.1/mtu are the same file.
     """
     dot, slash = key.find("."), key.find("/")
     if slash >= 0 and (dot < 0 or slash < dot):
@@ -215,11 +221,11 @@ def _space_of_sysctl(dotted: str, parts: list[str]) -> str | None:
     return "uts" if dotted in ("kernel.domainname", "kernel.hostname") else None
 
 
-# -- devices, seccomp ---------------------------------------------------------------------------------------------
+# -- devices, seccomp ----------------------------------------------------------------------------------------
 
 
 def devices(config: Config) -> None:
-    """config-linux.md, devices: a path can't be two devices, and numbers have to be ones that the kernel has."""
+    """config-linux.md, devices: a path can't be two devices, and the kernel has to have such numbers."""
     seen: dict[str, tuple[Any, ...]] = {}
     for index, device in enumerate(config.get("linux", {}).get("devices", ())):
         at = f"/linux/devices/{index}"
@@ -236,7 +242,7 @@ def devices(config: Config) -> None:
 
 
 def seccomp(config: Config) -> None:
-    """config-linux.md, seccomp: an errno goes only with an action that returns one, metadata only with a listener."""
+    """config-linux.md, seccomp: an errno goes with an action that returns one, metadata with a listener."""
     profile = config.get("linux", {}).get("seccomp")
     if profile is None:
         return
@@ -256,14 +262,14 @@ def _check_action(action: str, holder: Config, at: str, name: str, errno_name: s
         raise Error("SCMP_ACT_NOTIFY is not supported yet", pointer=f"{at}/{name}")
 
 
-# -- what this release leaves for later ---------------------------------------------------------------------------
+# -- what this release leaves for later ----------------------------------------------------------------------
 
 _LATER_IN_PROCESS = ("apparmorProfile", "selinuxLabel", "scheduler", "ioPriority", "execCPUAffinity")
 _LATER_IN_LINUX = ("mountLabel", "netDevices", "memoryPolicy", "personality")
 
 
 def later_in_process(process: Config, at: str) -> None:
-    """config.md, valid values: what isn't supported is an error, never dropped. Empty values ask for nothing."""
+    """config.md, valid values: what isn't supported is an error, never dropped. Empty values ask nothing."""
     for name in _LATER_IN_PROCESS:
         value = process.get(name)
         if value and (name != "execCPUAffinity" or value.get("initial") or value.get("final")):
@@ -293,7 +299,7 @@ def later_in_mounts(config: Config) -> None:
                 raise Error(f"{option} is not supported yet", pointer=f"/mounts/{index}/options/{place}")
 
 
-# -- the tables ---------------------------------------------------------------------------------------------------
+# -- the tables ----------------------------------------------------------------------------------------------
 
 PROCESS_RULES: tuple[Callable[[Config, str], None], ...] = (args, rlimits, console_size, later_in_process)
 
@@ -325,7 +331,7 @@ def check_process(process: Config, at: str) -> None:
 
 
 def check_host(config: Config, bundle: str) -> None:
-    """The rules that need a look at the host: that the root is a directory, and whose network parameters are set.
+    """The rules that need a look at the host: is the root a directory, and whose are the network parameters.
 
     Args:
         bundle: path of the bundle's directory, where a relative root.path starts.

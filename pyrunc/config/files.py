@@ -41,7 +41,7 @@ def read(path: str) -> Any:
 
 
 def _regular_file(path: str) -> bytes:
-    """The content of a file. Opening waits for nobody, so a FIFO or a device in its place is an error and no hang."""
+    """The content of a file. Opening waits for nobody: a FIFO in its place is an error, not a hang."""
     folder, _, name = path.rpartition("/")
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
