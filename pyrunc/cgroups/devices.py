@@ -26,6 +26,7 @@ WILDCARD = -1
 #: Kinds of access, as in linux/bpf.h (BPF_DEVCG_ACC_*).
 MKNOD, READ, WRITE = 1, 2, 4
 _ALL = MKNOD | READ | WRITE
+_BPF_TYPE = {"b": 1, "c": 2}  # BPF_DEVCG_DEV_*
 _LETTERS = (("r", READ), ("w", WRITE), ("m", MKNOD))
 
 #: What every container may do, whatever its rules say: make any device node (to open it is another thing),
@@ -219,6 +220,104 @@ def changes(before: Filter, after: Filter) -> list[tuple[bool, str]]:
         if new := access & ~old.get(device, 0):
             found.append((not after.allow, text(device, new)))
     return found
+
+
+def program(wanted: Filter) -> bytes:
+    """The filter as an eBPF program of type BPF_PROG_TYPE_CGROUP_DEVICE, which returns 1 to allow an access.
+
+    It is given struct bpf_cgroup_dev_ctx (linux/bpf.h): access << 16 | type, major, minor, 32 bits each. All
+    of an access has to be in one exception that allows, and any of it in one that denies, as on v1.
+    """
+    from pyrunc.linux import bpf
+
+    r0, r1, kind, access, major, minor = range(6)
+    found = [
+        bpf.ldx_w(kind, r1, 0),
+        bpf.and32_imm(kind, 0xFFFF),
+        bpf.ldx_w(access, r1, 0),
+        bpf.rsh32_imm(access, 16),
+        bpf.ldx_w(major, r1, 4),
+        bpf.ldx_w(minor, r1, 8),
+    ]
+    for (letter, want_major, want_minor), bits in wanted.exceptions.items():
+        # From the end to the start, as each test jumps over what is behind it. Numbers of 2³¹ and more
+        # compare as negative ones and never match; there is no such device, a dev_t has 12 and 20 bits.
+        block = [bpf.mov32_imm(r0, not wanted.allow), bpf.exit_()]
+        if want_minor != WILDCARD:
+            block.insert(0, bpf.jne_imm(minor, want_minor, len(block)))
+        if want_major != WILDCARD:
+            block.insert(0, bpf.jne_imm(major, want_major, len(block)))
+        if bits != _ALL:
+            test = bpf.jeq_imm(r1, 0, len(block)) if wanted.allow else bpf.jne_reg(r1, access, len(block))
+            block[:0] = [bpf.mov32_reg(r1, access), bpf.and32_imm(r1, bits), test]
+        block.insert(0, bpf.jne_imm(kind, _BPF_TYPE[letter], len(block)))
+        found += block
+    found += [bpf.mov32_imm(r0, wanted.allow), bpf.exit_()]
+    return b"".join(found)
+
+
+def attach(directory: str, wanted: Filter) -> None:
+    """Make a filter the only one of a v2 cgroup. While an older one is replaced, one of the two is always in
+    force.
+
+    Filters of the cgroups above go on to apply.
+
+    Raises:
+        OSError: of bpf(2).
+    """
+    from pyrunc.linux import bpf
+
+    cgroup = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    held = [cgroup]
+    try:
+        old = []
+        for prog_id in bpf.prog_query(cgroup, bpf.BPF_CGROUP_DEVICE):
+            try:
+                old.append(bpf.prog_get_fd_by_id(prog_id))
+            except OSError as e:
+                # Gone, or kept from us by a security module: it can only forbid more.
+                if e.errno not in (errno.ENOENT, errno.EPERM, errno.EACCES):
+                    raise
+        held += old
+        new = _load(program(wanted))
+        held.append(new)
+        if len(old) == 1:
+            try:
+                flags = bpf.BPF_F_ALLOW_MULTI | bpf.BPF_F_REPLACE
+                bpf.prog_attach(cgroup, new, bpf.BPF_CGROUP_DEVICE, flags, old[0])
+                return
+            except OSError as e:
+                if e.errno != errno.EINVAL:  # a kernel before 5.6
+                    raise
+        bpf.prog_attach(cgroup, new, bpf.BPF_CGROUP_DEVICE, bpf.BPF_F_ALLOW_MULTI)
+        for program_fd in old:
+            bpf.prog_detach(cgroup, program_fd, bpf.BPF_CGROUP_DEVICE)
+    finally:
+        for fd in held:
+            os.close(fd)
+
+
+def _load(code: bytes) -> int:
+    from pyrunc.linux import bpf
+
+    try:
+        return bpf.prog_load(bpf.BPF_PROG_TYPE_CGROUP_DEVICE, code)
+    except OSError as e:
+        if e.errno != errno.EPERM:
+            raise
+    # A kernel before 5.11 counts programs as locked memory, of which a process has 64 KiB. Nobody is to
+    # inherit this.
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    try:
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    except (OSError, ValueError):
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM)) from None
+    try:
+        return bpf.prog_load(bpf.BPF_PROG_TYPE_CGROUP_DEVICE, code)
+    finally:
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, before)
 
 
 def may_be_ignored(e: OSError) -> bool:

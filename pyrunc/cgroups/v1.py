@@ -67,10 +67,16 @@ class V1(Manager):
     # -- freezer
 
     def _freezer(self) -> str:
-        return self.paths.get("freezer", "")
+        return self.paths.get("freezer") or self.paths.get("", "")
 
     def freeze(self) -> None:
-        state = self._need_freezer("freeze") + "/freezer.state"
+        directory = self._need_freezer("freeze")
+        if "freezer" not in self.paths:
+            from pyrunc.cgroups import v2
+
+            v2.freeze(directory)
+            return
+        state = directory + "/freezer.state"
         try:
             # While a process forks or is moved in the state stays FREEZING and has to be asked for again; now
             # and then it takes a thaw to get out of it (freezer-subsystem.rst).
@@ -89,8 +95,14 @@ class V1(Manager):
         raise Error("processes keep appearing in the cgroup", action="freeze", errno=errno.EBUSY)
 
     def thaw(self) -> None:
+        directory = self._need_freezer("thaw")
+        if "freezer" not in self.paths:
+            from pyrunc.cgroups import v2
+
+            v2.thaw(directory)
+            return
         try:
-            write(self._need_freezer("thaw") + "/freezer.state", "THAWED")
+            write(directory + "/freezer.state", "THAWED")
         except OSError as e:
             raise Error.from_os(e, action="thaw") from None
 
@@ -98,6 +110,10 @@ class V1(Manager):
         directory = self._freezer()
         if not directory:
             return False
+        if "freezer" not in self.paths:
+            from pyrunc.cgroups import v2
+
+            return v2.frozen(directory)
         try:
             for _ in range(1000):
                 state = read(directory + "/freezer.state")

@@ -1,0 +1,277 @@
+"""Cgroup v2: one hierarchy for all controllers (admin-guide/cgroup-v2.rst)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import time
+
+from pyrunc.cgroups import below
+from pyrunc.cgroups.base import SIGKILL, Manager, Setting, read, write, write_lines
+from pyrunc.errors import Error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from pyrunc.cgroups import Layout
+    from pyrunc.cgroups.devices import DeviceSetting
+
+#: Files that a delegatee gets where the kernel does not list them (before 4.15).
+_DELEGATE = "cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n"
+
+#: Seconds to wait for processes to stop; one in an uninterruptible wait (a dead NFS server) may never.
+_FREEZE_WAIT = 10.0
+
+
+class V2(Manager):
+    """One directory, under the key "" in `paths`."""
+
+    __slots__ = ()
+
+    version = "v2"
+
+    @staticmethod
+    def place(inner: str, layout: Layout, own: dict[str, str]) -> dict[str, str]:
+        assert layout.unified is not None
+        if inner.startswith("/"):
+            return {"": layout.unified + inner}
+        # The runtime's own cgroup has processes, at least one, and so can't hand controllers to a child.
+        parent = os.path.dirname(own.get("", "/"))
+        return {"": below(layout.unified, layout.roots[layout.unified], parent) + "/" + inner}
+
+    def _main(self) -> str:
+        return self.paths.get("", "")
+
+    def _freezer(self) -> str:
+        return self.paths.get("", "")
+
+    # -- directories
+
+    def _make(self, directory: str) -> None:
+        assert self.unified is not None
+        self._mkdir(directory)
+        kind = read(directory + "/cgroup.type").strip()
+        if kind in ("threaded", "domain invalid"):
+            raise Error(
+                f"no process can live there, its type is {kind!r}: one above is threaded or has processes",
+                pointer="/linux/cgroupsPath",
+                action=f"make cgroup {directory}",
+            )
+        hand_down(self.unified, os.path.dirname(directory))
+
+    def delegate(self, uid: int, gid: int = -1) -> None:
+        directory = self._main()
+        if not directory:
+            return
+        try:
+            listed = read("/sys/kernel/cgroup/delegate")
+        except FileNotFoundError:
+            listed = _DELEGATE
+        try:
+            os.chown(directory, uid, gid)
+            for name in listed.split():
+                try:
+                    os.chown(directory + "/" + name, uid, gid)
+                except FileNotFoundError:  # of a controller that this cgroup does not have
+                    pass
+        except OSError as e:
+            raise Error.from_os(e, action=f"delegate cgroup {directory} to user {uid}") from None
+
+    # -- processes
+
+    def _explain_join(self, e: OSError, directory: str) -> Error:
+        action = f"join cgroup {directory}"
+        if e.errno == errno.EBUSY:
+            reason = "it hands controllers to cgroups below it, and so may not have processes of its own"
+            return Error(reason, action=action, errno=errno.EBUSY)
+        if e.errno == errno.EOPNOTSUPP:
+            reason = "a cgroup above is threaded or has processes"
+            return Error(reason, action=action, errno=errno.EOPNOTSUPP)
+        return super()._explain_join(e, directory)
+
+    def kill(self, signal: int) -> None:
+        directory = self._main()
+        if signal == SIGKILL and directory:
+            try:
+                write(directory + "/cgroup.kill", "1")  # all, forks included, frozen or not
+                return
+            except OSError as e:
+                if e.errno == errno.ENODEV or not os.path.exists(directory):
+                    return
+                if e.errno != errno.ENOENT:  # a kernel before 5.14
+                    raise Error.from_os(e, action="kill the cgroup's processes") from None
+        super().kill(signal)
+
+    # -- freezer
+
+    def freeze(self) -> None:
+        freeze(self._need_freezer("freeze"))
+
+    def thaw(self) -> None:
+        thaw(self._need_freezer("thaw"))
+
+    def frozen(self) -> bool:
+        directory = self._freezer()
+        return bool(directory) and frozen(directory)
+
+    # -- limits
+
+    def settings(
+        self, resources: dict[str, Any], *, devices: bool = True, at: str = "/linux/resources"
+    ) -> list[Setting]:
+        from pyrunc.cgroups.v2_settings import convert
+
+        return convert(resources, at, devices)
+
+    def _directory(self, setting: Setting) -> str:
+        directory = self.paths.get("")
+        if directory is None:
+            raise Error(
+                "no cgroup could be made or joined", pointer=setting.pointer, action=setting.describe()
+            )
+        return directory
+
+    def _write(self, directory: str, setting: Setting) -> None:
+        path = directory + "/" + setting.file
+        try:
+            write_lines(path, setting.value)
+        except FileNotFoundError:
+            if setting.controller in ("", "cgroup"):
+                raise
+            assert self.unified is not None
+            enable(self.unified, os.path.dirname(directory), (setting.controller,))
+            write_lines(path, setting.value)
+
+    def _apply_devices(self, setting: DeviceSetting) -> None:
+        directory = self.paths.get("")
+        if directory is None:
+            return  # rootless; its user namespace keeps it from devices
+        from pyrunc.cgroups.devices import attach, may_be_ignored
+
+        try:
+            attach(directory, setting.filter)
+        except OSError as e:
+            if not may_be_ignored(e):
+                raise Error.from_os(e, pointer=setting.pointer, action=setting.describe()) from None
+
+    # -- figures
+
+    def stats(self) -> dict[str, Any]:
+        from pyrunc.cgroups.stats import v2
+
+        return v2(self.paths.get("", ""))
+
+
+# -- controllers
+
+
+def _chain(mountpoint: str, directory: str) -> Iterable[str]:
+    """The mount point and every directory on the way down to `directory`, this included."""
+    yield mountpoint
+    current = mountpoint
+    for name in directory[len(mountpoint) :].split("/"):
+        if name:
+            current += "/" + name
+            yield current
+
+
+def hand_down(mountpoint: str, directory: str) -> None:
+    """Enable for the children of `directory` every controller that can be had there.
+
+    Those that can't be had matter only to a container with a limit of theirs: `enable` tells why, then.
+    """
+    available = read(mountpoint + "/cgroup.controllers").split()
+    if _missing(directory, available):
+        for current in _chain(mountpoint, directory):
+            missing = _missing(current, available)
+            try:
+                if missing:
+                    write(current + "/cgroup.subtree_control", "+" + " +".join(missing))
+            except OSError:
+                for controller in missing:  # it was all or none
+                    try:
+                        write(current + "/cgroup.subtree_control", "+" + controller)
+                    except OSError:
+                        continue
+
+
+def _missing(directory: str, wanted: Iterable[str]) -> list[str]:
+    there = read(directory + "/cgroup.subtree_control").split()
+    return [controller for controller in wanted if controller not in there]
+
+
+def enable(mountpoint: str, directory: str, controllers: Iterable[str]) -> None:
+    """Enable controllers for the children of `directory`.
+
+    Raises:
+        Error: why it can't be.
+    """
+    for current in _chain(mountpoint, directory):
+        for controller in _missing(current, controllers):
+            try:
+                write(current + "/cgroup.subtree_control", "+" + controller)
+            except OSError as e:
+                if e.errno == errno.EBUSY:
+                    reason = f"{current} has processes, and so can't hand the {controller} controller down"
+                elif e.errno in (errno.ENOENT, errno.EINVAL) and current == mountpoint:
+                    reason = f"this machine has no {controller} controller on cgroup v2"
+                else:
+                    why = Error.from_os(e).reason
+                    reason = f"the {controller} controller can't be enabled in {current}: {why}"
+                raise Error(reason, errno=e.errno or 0) from None
+
+
+# -- freezer, also hybrid's where v1 does not have one
+
+
+def freeze(directory: str) -> None:
+    """See `Manager.freeze`."""
+    try:
+        write(directory + "/cgroup.freeze", "1")
+        if _wait_frozen(directory):
+            return
+        write(directory + "/cgroup.freeze", "0")  # half frozen is worse than running
+    except FileNotFoundError:
+        raise Error("needs Linux 5.2 or the cgroup is gone", action="freeze", errno=errno.ENOENT) from None
+    except OSError as e:
+        raise Error.from_os(e, action="freeze") from None
+    reason = f"processes have not stopped within {_FREEZE_WAIT:.0f} s"
+    raise Error(reason, action="freeze", errno=errno.ETIMEDOUT)
+
+
+def _wait_frozen(directory: str) -> bool:
+    events = os.open(directory + "/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        poll = select.poll()
+        poll.register(events, select.POLLPRI)
+        until = time.monotonic() + _FREEZE_WAIT
+        while True:
+            if b"frozen 1\n" in os.pread(events, 4096, 0):
+                return True
+            left = until - time.monotonic()
+            if left <= 0:
+                return False
+            poll.poll(left * 1000)
+    finally:
+        os.close(events)
+
+
+def thaw(directory: str) -> None:
+    """See `Manager.thaw`."""
+    try:
+        write(directory + "/cgroup.freeze", "0")
+    except OSError as e:
+        raise Error.from_os(e, action="thaw") from None
+
+
+def frozen(directory: str) -> bool:
+    """See `Manager.frozen`."""
+    try:
+        return read(directory + "/cgroup.freeze") == "1\n"
+    except OSError as e:
+        if e.errno in (errno.ENOENT, errno.ENODEV):
+            return False
+        raise
