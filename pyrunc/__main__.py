@@ -1,0 +1,33 @@
+"""The program: ``python -m pyrunc``, and what the `pyrunc` launcher calls."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+
+def main() -> NoReturn:
+    """Run the command that sys.argv asks for, and exit with its status."""
+    # A runtime lives for milliseconds: collecting would cost time, and in the container's init it would touch
+    # pages, which the kernel charges to the container.
+    gc.disable()
+    from pyrunc.cli.program import run
+
+    status = run(sys.argv[1:])
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            try:
+                stream.flush()
+            except OSError:
+                pass  # commands write past these streams, and check; this loses a library's print at most
+    # what the interpreter would take apart now, the kernel takes apart faster
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""The commands that act on a container that exists."""
+
+from __future__ import annotations
+
+from pyrunc import jsonio
+from pyrunc.cli.program import write
+from pyrunc.container import Container
+from pyrunc.errors import Error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.cli.program import Call
+
+
+def start(call: Call) -> int:
+    """``pyrunc start``."""
+    Container.load(call.id, root=call.root).start()
+    return 0
+
+
+def state(call: Call) -> int:
+    """``pyrunc state``."""
+    write(jsonio.dumps(Container.load(call.id, root=call.root).state(), indent=2) + "\n")
+    return 0
+
+
+def kill(call: Call) -> int:
+    """``pyrunc kill``."""
+    number = signal_number(call.arguments[1] if len(call.arguments) > 1 else "TERM")
+    Container.load(call.id, root=call.root).kill(number, all=call.options.bool("all"))
+    return 0
+
+
+def delete(call: Call) -> int:
+    """``pyrunc delete``."""
+    Container.load(call.id, root=call.root).delete(force=call.options.bool("force"))
+    return 0
+
+
+def pause(call: Call) -> int:
+    """``pyrunc pause``."""
+    Container.load(call.id, root=call.root).pause()
+    return 0
+
+
+def resume(call: Call) -> int:
+    """``pyrunc resume``."""
+    Container.load(call.id, root=call.root).resume()
+    return 0
+
+
+def signal_number(word: str) -> int:
+    """The signal that a word names: KILL, SIGKILL, kill, 9; also RTMIN+3, RTMAX-1 (signal(7)).
+
+    Raises:
+        Error: where it names none.
+    """
+    import _signal
+
+    if word.isascii() and word.isdigit() and int(word) < _signal.NSIG:
+        return int(word)
+    name, sign, offset = word.upper().removeprefix("SIG"), "", "0"
+    for sign in ("+", "-"):
+        if name.startswith("RT") and sign in name:
+            name, _, offset = name.partition(sign)
+            break
+    number = getattr(_signal, f"SIG{name}", None) if name.isalnum() else None
+    if isinstance(number, int) and offset.isascii() and offset.isdigit():
+        number += -int(offset) if sign == "-" else int(offset)
+        if name not in ("RTMIN", "RTMAX") or _signal.SIGRTMIN <= number <= _signal.SIGRTMAX:
+            return number
+    raise Error(f'unknown signal "{word}"')

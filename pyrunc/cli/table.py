@@ -1,0 +1,307 @@
+"""The one table of commands and flags: `parse` reads argv by it and `help` prints it.
+
+Names and forms are runc's (version 1.4), because engines are written for runc.
+"""
+
+from __future__ import annotations
+
+BOOL = "bool"
+TEXT = "text"
+NUMBER = "number"
+TEXTS = "texts"
+NUMBERS = "numbers"
+
+
+class Flag:
+    """A flag of the program or of a command.
+
+    Attributes:
+        name: its long name, without dashes.
+        kind: BOOL; TEXT or NUMBER (the last one given counts); TEXTS or NUMBERS (each one given counts).
+        usage: what it does, for `--help`.
+        short: its one-letter alias, "" without.
+        default: what `--help` says of it when it is not given.
+        choices: the words that it takes; any where empty.
+        hidden: parsed, and not shown in `--help`.
+    """
+
+    __slots__ = ("choices", "default", "hidden", "kind", "name", "short", "usage")
+
+    def __init__(
+        self,
+        name: str,
+        kind: str,
+        usage: str,
+        *,
+        short: str = "",
+        default: str = "",
+        choices: tuple[str, ...] = (),
+        hidden: bool = False,
+    ) -> None:
+        self.name = name
+        self.kind = kind
+        self.usage = usage
+        self.short = short
+        self.default = default
+        self.choices = choices
+        self.hidden = hidden
+
+
+class Command:
+    """A command.
+
+    Attributes:
+        name: the word that calls it.
+        usage: what it does, in a line.
+        synopsis: its positional arguments, as `--help` shows them.
+        least, most: how many positional arguments it takes; `most` is -1 where any number goes.
+        flags: its flags.
+        run: ``module.function`` below pyrunc.cli; "" for a command of runc's that pyrunc has not got yet.
+        flags_end_at_id: true where what follows the container's id belongs to another program.
+        failed: exit status when the command itself fails.
+        about: more about it, for `--help`.
+    """
+
+    __slots__ = (
+        "about",
+        "failed",
+        "flags",
+        "flags_end_at_id",
+        "least",
+        "most",
+        "name",
+        "run",
+        "synopsis",
+        "usage",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        usage: str,
+        synopsis: str,
+        least: int,
+        most: int,
+        flags: tuple[Flag, ...],
+        run: str,
+        *,
+        flags_end_at_id: bool = False,
+        failed: int = 1,
+        about: str = "",
+    ) -> None:
+        self.name = name
+        self.usage = usage
+        self.synopsis = synopsis
+        self.least = least
+        self.most = most
+        self.flags = flags
+        self.run = run
+        self.flags_end_at_id = flags_end_at_id
+        self.failed = failed
+        self.about = about
+
+
+HELP = Flag("help", BOOL, "show help", short="h")
+
+GLOBAL = (
+    Flag("debug", BOOL, "log each step as it runs"),
+    Flag("log", TEXT, "file to append the log to (default: standard error)"),
+    Flag("log-format", TEXT, "form of the log: text or json", default="text"),
+    Flag("root", TEXT, "directory for the state of containers; best on tmpfs", default="/run/pyrunc"),
+    Flag("criu", TEXT, "accepted for the sake of old callers and ignored", hidden=True),
+    Flag(
+        "systemd-cgroup",
+        BOOL,
+        "let systemd make the cgroup; cgroupsPath has the form slice:prefix:name",
+    ),
+    Flag(
+        "rootless",
+        TEXT,
+        "go on without a cgroup where it may not be written: true, false or auto",
+        default="auto",
+    ),
+    HELP,
+    Flag("version", BOOL, "print the version", short="v"),
+)
+
+_BUNDLE = Flag("bundle", TEXT, "directory of the bundle (default: the current directory)", short="b")
+_CONSOLE_SOCKET = Flag("console-socket", TEXT, "AF_UNIX socket to send the master of the terminal to")
+_PIDFD_SOCKET = Flag("pidfd-socket", TEXT, "AF_UNIX socket to send a pidfd of the process to")
+_PID_FILE = Flag("pid-file", TEXT, "file to write the process's ID to")
+_NO_PIVOT = Flag("no-pivot", BOOL, "enter the root filesystem without pivot_root: for one on a ramdisk")
+_NO_NEW_KEYRING = Flag("no-new-keyring", BOOL, "stay in the caller's session keyring instead of a new one")
+_PRESERVE_FDS = Flag(
+    "preserve-fds",
+    NUMBER,
+    "how many file descriptors to pass on beyond stdio and those of $LISTEN_FDS",
+    default="0",
+)
+_DETACH = Flag("detach", BOOL, "return once the process has started", short="d")
+_FORMAT = Flag("format", TEXT, "table or json", short="f", default="table", choices=("table", "json"))
+
+_ID = "<container-id>"
+
+_CREATE = (_BUNDLE, _CONSOLE_SOCKET, _PIDFD_SOCKET, _PID_FILE, _NO_PIVOT, _NO_NEW_KEYRING, _PRESERVE_FDS)
+_ABOUT_CREATE = """
+<container-id> is a name of your choice, unique on this host below --root. The bundle is a directory with a
+config.json ("pyrunc spec" writes one to start from) and the root filesystem that it names."""
+
+COMMANDS = {
+    command.name: command
+    for command in (
+        Command(
+            "create",
+            "create a container; its process waits for start",
+            _ID,
+            1,
+            1,
+            _CREATE,
+            "create.create",
+            about=_ABOUT_CREATE,
+        ),
+        Command("start", "start the process of a created container", _ID, 1, 1, (), "lifecycle.start"),
+        Command(
+            "run",
+            "create and start a container, wait for it and delete it",
+            _ID,
+            1,
+            1,
+            (
+                *_CREATE,
+                _DETACH,
+                Flag("keep", BOOL, "do not delete the container when it exits"),
+                Flag("no-subreaper", BOOL, "do not adopt and reap processes that the container orphans"),
+            ),
+            "create.run",
+            about=_ABOUT_CREATE
+            + "\n\nThe exit status is the container's, 128 and the signal's number where one ended it.",
+        ),
+        Command("state", "print the state of a container as JSON", _ID, 1, 1, (), "lifecycle.state"),
+        Command(
+            "kill",
+            "send a signal (default: SIGTERM) to a container's process",
+            f"{_ID} [signal]",
+            1,
+            2,
+            (
+                Flag(
+                    "all",
+                    BOOL,
+                    "send it to every process of the container; a stopped one is then no error",
+                    short="a",
+                ),
+            ),
+            "lifecycle.kill",
+            about="\nThe signal is a name with or without SIG, in any case, or a number.",
+        ),
+        Command(
+            "delete",
+            "delete what a stopped container holds",
+            _ID,
+            1,
+            1,
+            (Flag("force", BOOL, "kill it if it runs; one that does not exist is no error", short="f"),),
+            "lifecycle.delete",
+        ),
+        Command(
+            "exec",
+            "start another process in a running container",
+            f"{_ID} <command> [argument...]  or  --process process.json {_ID}",
+            1,
+            -1,
+            (
+                _CONSOLE_SOCKET,
+                _PIDFD_SOCKET,
+                Flag("cwd", TEXT, "working directory in the container"),
+                Flag("env", TEXTS, "NAME=VALUE to add to the environment", short="e"),
+                Flag("tty", BOOL, "give the process a terminal", short="t"),
+                Flag("user", TEXT, "user and group: uid[:gid]", short="u"),
+                Flag("additional-gids", NUMBERS, "supplementary group ID to add", short="g"),
+                Flag(
+                    "process",
+                    TEXT,
+                    "file that describes the process, as config.json does",
+                    short="p",
+                ),
+                _DETACH,
+                _PID_FILE,
+                Flag("process-label", TEXT, "SELinux label of the process"),
+                Flag("apparmor", TEXT, "AppArmor profile of the process"),
+                Flag("no-new-privs", BOOL, "set no_new_privs on the process"),
+                Flag("cap", TEXTS, "capability to add to the process", short="c"),
+                _PRESERVE_FDS,
+                Flag("cgroup", TEXTS, "existing cgroup below the container's to run in: [controller:]path"),
+                Flag("ignore-paused", BOOL, "go on in a paused container"),
+            ),
+            "exec.execute",
+            flags_end_at_id=True,
+            # runc's; lets a caller tell "exec failed" from most statuses of the process itself
+            failed=255,
+            about="""
+The process is config.json's, with these arguments and what the flags change. The exit status is its own,
+128 and the signal's number where one ended it, or 255 where it could not be started.""",
+        ),
+        Command(
+            "list",
+            "list the containers below --root",
+            "",
+            0,
+            0,
+            (_FORMAT, Flag("quiet", BOOL, "print nothing but ids", short="q")),
+            "listing.containers",
+        ),
+        Command(
+            "ps",
+            "list the processes of a container",
+            f"{_ID} [ps options]",
+            1,
+            -1,
+            (_FORMAT,),
+            "listing.processes",
+            flags_end_at_id=True,
+            about="""
+The table is what ps(1) prints with these options (default: -ef), cut down to the container's processes.""",
+        ),
+        Command("pause", "freeze every process of a container", _ID, 1, 1, (), "lifecycle.pause"),
+        Command("resume", "thaw the processes of a paused container", _ID, 1, 1, (), "lifecycle.resume"),
+        Command(
+            "spec",
+            "write a config.json to start from",
+            "",
+            0,
+            0,
+            (_BUNDLE, Flag("rootless", BOOL, "one that a user without privileges can run")),
+            "spec.spec",
+            about="""
+The container runs sh on a terminal, from the directory rootfs, read-only.""",
+        ),
+        Command("features", "print what this build supports, as JSON", "", 0, 0, (), "features.features"),
+        Command(
+            "validate",
+            "check a bundle's config.json",
+            "[bundle]",
+            0,
+            1,
+            (_BUNDLE,),
+            "examine.validate",
+        ),
+        Command(
+            "plan",
+            "print the steps that create and start would take, and take none",
+            "[bundle]",
+            0,
+            1,
+            (
+                _BUNDLE,
+                Flag("format", TEXT, "text or json", short="f", default="text", choices=("text", "json")),
+                _NO_PIVOT,
+                _NO_NEW_KEYRING,
+            ),
+            "examine.plan",
+        ),
+        Command("checkpoint", "checkpoint a running container (not supported yet)", _ID, 0, -1, (), ""),
+        Command("restore", "restore a container from a checkpoint (not supported yet)", _ID, 0, -1, (), ""),
+        Command("update", "change a container's resource limits (not supported yet)", _ID, 0, -1, (), ""),
+        Command("events", "print events and statistics (not supported yet)", _ID, 0, -1, (), ""),
+    )
+}
