@@ -90,7 +90,7 @@ def find(name: str) -> Command:
     try:
         return COMMANDS[name]
     except KeyError:
-        raise UsageError(f"unknown command {name}") from None
+        raise UsageError(f"unknown command: No help topic for '{name}'") from None
 
 
 def parse_command(command: Command, argv: list[str]) -> tuple[Options, list[str]]:
