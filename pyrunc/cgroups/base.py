@@ -217,6 +217,33 @@ class Manager:
                     continue
                 raise self._explain_join(e, directory) from None
 
+    def join(self, *, unified: bool = True) -> None:
+        """Move the calling process, which must have but one thread, into the cgroups.
+
+        Unlike `add` this does not wait for all forks and exits of the machine to come to a halt (an RCU grace period,
+        around 10 ms on an idle machine): the kernel takes cgroup_threadgroup_rwsem for every move but that of the
+        caller's own thread, which only v1's "tasks" can ask for. A v2 cgroup is reached without it by
+        CLONE_INTO_CGROUP of clone3(2).
+
+        Args:
+            unified: false if the process was born into the v2 cgroup (``paths[""]``) already.
+
+        Raises:
+            Error: if it may not be moved.
+        """
+        beside = self.paths.get("")
+        for directory in self.dirs.copy():
+            try:
+                if directory != beside:
+                    write(directory + "/tasks", "0")
+                elif unified:
+                    write(directory + "/cgroup.procs", "0")
+            except OSError as e:
+                if self.rootless and e.errno in _REFUSED:
+                    self._go_without(directory)
+                    continue
+                raise self._explain_join(e, directory) from None
+
     def _explain_join(self, e: OSError, directory: str) -> Error:
         action = f"join cgroup {directory}"
         if e.errno == errno.ENOSPC:
