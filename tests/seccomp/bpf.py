@@ -22,13 +22,19 @@ ALLOW = 0x7FFF0000
 
 def run(program: bytes, number: int, *arguments: int, arch: int = AUDIT_ARCH_X86_64) -> int:
     """What the filter answers: SECCOMP_RET_* with its data."""
+    return trace(program, number, *arguments, arch=arch)[0]
+
+
+def trace(program: bytes, number: int, *arguments: int, arch: int = AUDIT_ARCH_X86_64) -> tuple[int, int]:
+    """The answer, and how many instructions it took."""
     values = (*arguments, 0, 0, 0, 0, 0, 0)[:6]
     data = struct.pack("=IIQ6Q", number & 0xFFFFFFFF, arch, 0, *values)
     instructions = list(struct.iter_unpack("=HBBI", program))
     accumulator = 0
     scratch = [0] * 16
-    pc = 0
+    pc = steps = 0
     while True:
+        steps += 1
         code, jt, jf, k = instructions[pc]
         pc += 1
         match code:
@@ -52,6 +58,6 @@ def run(program: bytes, number: int, *arguments: int, arch: int = AUDIT_ARCH_X86
             case 0x45:  # jset
                 pc += jt if accumulator & k else jf
             case 0x06:  # ret #k
-                return int(k)
+                return k, steps
             case _:
                 raise AssertionError(f"instruction {pc - 1} has the unknown code {code:#x}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import json
 import os
@@ -26,6 +27,11 @@ ENOSYS = bpf.ERRNO | errno.ENOSYS
 
 READ, WRITE, SOCKET, CLONE, MKDIR, PERSONALITY = 0, 1, 41, 56, 83, 135
 LAST = 450
+
+
+NAME_OF = ctypes.CDLL("libseccomp.so.2").seccomp_syscall_resolve_num_arch
+NAME_OF.restype = ctypes.c_char_p
+NAME_OF.argtypes = (ctypes.c_uint32, ctypes.c_int)
 
 
 def profile(*calls: dict[str, Any], default: str = "SCMP_ACT_ERRNO", **more: Any) -> dict[str, Any]:
@@ -114,6 +120,8 @@ def test_errno_of_a_rule_and_of_the_default() -> None:
             "/linux/seccomp/syscalls/0/args/0/valueTwo",
         ),
         (profile(architectures=["SCMP_ARCH_X86", "SCMP_ARCH_PDP11"]), "/linux/seccomp/architectures/1"),
+        (profile(architectures=["x86"]), "/linux/seccomp/architectures/0"),
+        (profile(architectures=["SCMP_ARCH_x86"]), "/linux/seccomp/architectures/0"),
         (profile(flags=["SECCOMP_FILTER_FLAG_LOG", "LOUD"]), "/linux/seccomp/flags/1"),
         (profile(flags=["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]), "/linux/seccomp/flags/0"),
     ],
@@ -353,6 +361,16 @@ def test_a_filter_that_the_kernel_would_refuse_for_its_size() -> None:
     error = refused(profile(*calls))
     assert error.pointer == "/linux/seccomp"
     assert "4096" in error.reason
+
+
+@x86_64
+def test_a_long_profile_costs_a_call_little() -> None:
+    numbers = range(330)
+    names = [name.decode() for n in numbers if (name := NAME_OF(libseccomp.SCMP_ARCH_X86_64, n)) is not None]
+    assert len(names) > 300
+    made = program(call(*names))
+    steps = {n: bpf.trace(made, n)[1] for n in numbers}
+    assert max(steps.values()) < 40  # a list of comparisons would take 300
 
 
 ENGINES_PROFILE = Path("/usr/share/containers/seccomp.json")
