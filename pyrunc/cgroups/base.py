@@ -220,9 +220,9 @@ class Manager:
     def join(self, *, unified: bool = True) -> None:
         """Move the calling process, which must have but one thread, into the cgroups.
 
-        Unlike `add` this does not wait for all forks and exits of the machine to come to a halt (an RCU grace period,
-        around 10 ms on an idle machine): the kernel takes cgroup_threadgroup_rwsem for every move but that of the
-        caller's own thread, which only v1's "tasks" can ask for. A v2 cgroup is reached without it by
+        `add` may have to wait, around 10 ms on an idle machine, until the kernel has brought all forks and
+        exits to a halt (cgroup_threadgroup_rwsem). It does so for every move but that of the caller's own
+        thread, which only v1's "tasks" can ask for. A v2 cgroup is reached without the wait by
         CLONE_INTO_CGROUP of clone3(2).
 
         Args:
