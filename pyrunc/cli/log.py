@@ -47,6 +47,9 @@ class Log:
 
     def error(self, message: str) -> None:
         """Why a command failed. Standard error gets the line, too, even where there is a log file."""
+        # an id or a file name may have line breaks, or what a terminal takes for commands
+        if not message.isprintable():
+            message = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
         if self.fd != STDERR or self._json:
             self._append("error", message)
         if self.fd != STDERR or not self._json:

@@ -20,6 +20,10 @@ INTERRUPTED = 128 + 2
 BROKEN_PIPE = 128 + 13
 
 
+class _OutputClosed(Exception):
+    """Nobody reads standard output any more: ``pyrunc list | head -1``."""
+
+
 class Call:
     """What a command gets.
 
@@ -82,12 +86,12 @@ def run(argv: list[str]) -> int:
             return _help("command", find(rest[1])) if len(rest) > 1 else _help("program")
         command = find(rest[0])
         doing = command.name
+        if not command.run:
+            raise Error("not supported yet")
         options, arguments = parse_command(command, rest[1:])
         if options.bool("help"):
             return _help("command", command)
         failed = command.failed
-        if not command.run:
-            raise Error("not supported yet")
         if arguments and command.synopsis.startswith("<container-id>"):
             doing = f"{command.name} {arguments[0]}"
         return _function(command.run)(Call(globals, options, arguments, log))
@@ -97,7 +101,7 @@ def run(argv: list[str]) -> int:
     except Error as e:
         log.error(f"{doing}: {e}" if doing else str(e))
         return failed
-    except BrokenPipeError:
+    except _OutputClosed:
         return BROKEN_PIPE
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -109,7 +113,7 @@ def run(argv: list[str]) -> int:
             import traceback
 
             log.debug(traceback.format_exc())
-        log.error(f"internal error: {doing}: {type(e).__name__}: {' '.join(str(e).split())}")
+        log.error(f"internal error: {doing}: {type(e).__name__}: {e}")
         return failed
 
 
@@ -120,7 +124,7 @@ def write(text: str) -> None:
         try:
             data = data[os.write(1, data) :]
         except BrokenPipeError:
-            raise
+            raise _OutputClosed from None
         except OSError as e:
             raise Error.from_os(e, action="write to standard output") from None
 

@@ -1,0 +1,43 @@
+"""``pyrunc features``: the structure of features.md, and true."""
+
+from __future__ import annotations
+
+import json
+
+import jsonschema
+import pytest
+
+from pyrunc.cli.features import mount_options
+from pyrunc.cli.program import run
+from pyrunc.config.explain import schema
+from pyrunc.linux.process import last_capability
+from pyrunc.plan.mountopts import MountOptions
+
+
+def test_it_follows_the_schema_and_tells_the_truth(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["features"]) == 0
+    found = json.loads(capfd.readouterr().out)
+    jsonschema.validate(found, schema("features"))
+    assert found["ociVersionMin"] == "1.0.0"
+    assert found["ociVersionMax"] == "1.3.0"
+    assert len(found["hooks"]) == 6
+    assert found["linux"]["namespaces"] == [
+        "cgroup",
+        "ipc",
+        "mount",
+        "network",
+        "pid",
+        "time",
+        "user",
+        "uts",
+    ]
+    # every capability that this kernel knows, or more
+    assert len(found["linux"]["capabilities"]) > last_capability()
+
+
+def test_a_mount_option_is_one_that_no_filesystem_is_asked_about() -> None:
+    options = mount_options()
+    assert {"ro", "rbind", "rro", "rprivate", "tmpcopyup", "nosymfollow", "defaults"} <= set(options)
+    assert not {"size", "mode", "idmap"} & set(options)
+    for option in options:
+        assert all(value is None for _, value in MountOptions([option]).filesystem)
