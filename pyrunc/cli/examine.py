@@ -45,9 +45,9 @@ def shape_errors(path: str) -> list[Error]:
 
 def plan(call: Call) -> int:
     """``pyrunc plan``."""
-    from pyrunc import container
+    from pyrunc.container import describe
 
-    steps = container.describe(
+    steps = describe(
         _bundle(call),
         no_pivot=call.options.bool("no-pivot"),
         no_new_keyring=call.options.bool("no-new-keyring"),

@@ -55,7 +55,7 @@ def signal_number(word: str) -> int:
     Raises:
         Error: where it names none.
     """
-    import _signal
+    import _signal  # type: ignore[import-not-found]  # signal would load enum
 
     if word.isascii() and word.isdigit() and int(word) < _signal.NSIG:
         return int(word)

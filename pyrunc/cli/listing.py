@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from pyrunc import container, jsonio
+import pyrunc.container as library
+from pyrunc import jsonio
 from pyrunc.cli.program import write
 from pyrunc.errors import Error
 
@@ -20,7 +21,7 @@ def containers(call: Call) -> int:
     root = call.root
     if call.globals.given("root") and not os.path.isdir(root):
         raise Error(f"--root {root} does not exist")
-    found = container.containers(root)
+    found = library.containers(root)
     if call.options.bool("quiet"):
         write("".join(f"{entry['id']}\n" for entry in found))
     elif call.options.text("format", "table") == "json":
@@ -33,19 +34,15 @@ def containers(call: Call) -> int:
 def table(found: list[dict[str, Any]]) -> str:
     """A table of containers, each given as `containers` gives it."""
     rows = [["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"]]
-    rows += [
-        [str(entry[key]) for key in ("id", "pid", "status", "bundle", "created", "owner")] for entry in found
-    ]
+    rows += [[str(entry[key]) for key in ("id", "pid", "status", "bundle", "created", "owner")] for entry in found]
     # as Go's tabwriter lays out runc's: at least 12 wide, at least 3 spaces between, nothing behind the last
     widths = [max(12, *(len(row[column]) + 3 for row in rows)) for column in range(5)] + [0]
-    return "".join(
-        "".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)) + "\n" for row in rows
-    )
+    return "".join("".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)) + "\n" for row in rows)
 
 
 def processes(call: Call) -> int:
     """``pyrunc ps``."""
-    pids = container.Container.load(call.id, root=call.root).pids()
+    pids = library.Container.load(call.id, root=call.root).pids()
     if call.options.text("format", "table") == "json":
         write(jsonio.dumps(pids or None) + "\n")
         return 0
@@ -53,9 +50,7 @@ def processes(call: Call) -> int:
 
     command = ["ps", *(call.arguments[1:] or ["-ef"])]
     try:
-        ps = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
+        ps = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     except OSError as e:
         raise Error.from_os(e, action=f"run {command[0]}") from None
     output = ps.stdout.decode(errors="surrogateescape")
