@@ -184,7 +184,7 @@ class Cgroups:
 
     def having(self, token: str) -> list[str]:
         """Every cgroup directory with the token in its path."""
-        found = []
+        found: list[str] = []
         for top in self.mountpoints:
             for directory, names, _ in os.walk(top):
                 found.extend(
@@ -477,9 +477,20 @@ class Background:
     def stderr(self) -> str:
         return _read(self.err)
 
-    def wait(self, timeout: float = TIMEOUT) -> Result:
+    def wait(self, timeout: float = TIMEOUT, *, reaping: bool = False) -> Result:
+        """Wait for its end.
+
+        Args:
+            timeout: seconds; then everything that was started is killed and the test fails.
+            reaping: meanwhile collect orphans, as an engine would. The last process of a pid namespace does not go
+                before the ones that were put into it (`exec --detach`) are collected.
+        """
+        end = time.monotonic() + timeout * SCALE
+        while reaping and self.process.poll() is None and time.monotonic() < end:
+            reap(self.pid)
+            time.sleep(0.005)
         try:
-            self.process.wait(timeout * SCALE)
+            self.process.wait(max(0.0, end - time.monotonic()))
         except subprocess.TimeoutExpired:
             family = [describe_process(pid) for pid in [self.pid, *children(self.pid)]]
             self.kill()
@@ -927,7 +938,7 @@ class Test:
             if not container.id or "/" in container.id or len(container.id) > 200:
                 continue
             if self.runtime.run("state", container.id).status == 0:
-                deleted = self.runtime.run("delete", "--force", container.id)
+                deleted = self.runtime.start("delete", "--force", container.id).wait(reaping=True)
                 if deleted.status:
                     trouble.append(f"delete --force failed: {deleted!r}")
         end = time.monotonic() + 2 * SCALE
@@ -990,15 +1001,19 @@ def _rmdir(path: str) -> None:
             raise
 
 
-def reap() -> None:
-    """Collect orphans that have ended. Call only while no `Background` runs: it takes any child's status."""
-    while True:
-        try:
-            pid, _ = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return
-        if not pid:
-            return
+def reap(but: int = 0) -> None:
+    """Collect orphans that have ended.
+
+    Args:
+        but: a child that is not an orphan: a `Background` that runs. Its status is its own to collect.
+    """
+    for task in os.listdir("/proc/self/task"):
+        for pid in map(int, _words(f"/proc/self/task/{task}/children")):
+            if pid != but:
+                try:
+                    os.waitpid(pid, os.WNOHANG)
+                except ChildProcessError:  # somebody else collected it since the list was read
+                    continue
 
 
 # ------------------------------------------------------------------------------------------- terminals
@@ -1135,6 +1150,7 @@ def missing(what: str | Callable[[Runtime], str | None], runtime: Runtime) -> st
 
 def plain(text: str) -> str:
     """A text without Markdown's marks and line breaks, to compare quotations."""
+    text = re.sub(r"\]\([^)]*\)|\]\[[^]]*\]", "", text)  # the targets of links
     for mark in "*_`[]\\":
         text = text.replace(mark, "")
     return " ".join(text.split()).lower()
