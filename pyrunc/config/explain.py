@@ -114,9 +114,7 @@ def _in_words(error: Any, at: str) -> Error:
         "maximum": lambda: f"{value} is more than {limit}",
         "minItems": lambda: f"needs at least {limit} item",
         "minLength": lambda: "has a name that is empty",
-        "anyOf": lambda: (
-            f"needs {' or '.join(' and '.join(one['required']) for one in limit if 'required' in one)}"
-        ),
+        "anyOf": lambda: f"needs {' or '.join(' and '.join(one['required']) for one in limit if 'required' in one)}",
     }
     return Error(words[error.validator](), pointer=at)
 

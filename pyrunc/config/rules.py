@@ -255,9 +255,7 @@ def seccomp(config: Config) -> None:
 
 def _check_action(action: str, holder: Config, at: str, name: str, errno_name: str) -> None:
     if errno_name in holder and action not in ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE"):
-        raise Error(
-            f"goes with SCMP_ACT_ERRNO or SCMP_ACT_TRACE, not with {action}", pointer=f"{at}/{errno_name}"
-        )
+        raise Error(f"goes with SCMP_ACT_ERRNO or SCMP_ACT_TRACE, not with {action}", pointer=f"{at}/{errno_name}")
     if action == "SCMP_ACT_NOTIFY":
         raise Error("SCMP_ACT_NOTIFY is not supported yet", pointer=f"{at}/{name}")
 
@@ -273,9 +271,17 @@ def later_in_process(process: Config, at: str) -> None:
     for name in _LATER_IN_PROCESS:
         value = process.get(name)
         if value and (name != "execCPUAffinity" or value.get("initial") or value.get("final")):
-            absent = name == "apparmorProfile" and not os.path.isdir("/sys/kernel/security/apparmor")
-            also = " (and AppArmor is not enabled on this host)" if absent else ""
+            without = name == "apparmorProfile" and not _apparmor_enabled()
+            also = " (and AppArmor is not enabled on this host)" if without else ""
             raise Error(f"not supported yet{also}", pointer=f"{at}/{name}")
+
+
+def _apparmor_enabled() -> bool:
+    try:
+        with open("/sys/module/apparmor/parameters/enabled") as f:
+            return f.read(1) == "Y"
+    except OSError:  # a kernel without AppArmor has no such file
+        return False
 
 
 def later_in_linux(config: Config) -> None:
