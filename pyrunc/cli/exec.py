@@ -29,6 +29,7 @@ def execute(call: Call) -> int:
         process = config.load(container.bundle)["process"]
         process["args"] = call.arguments[1:]
         change(process, options)
+        process = config.check_process(process)
     return container.exec(
         process,
         detach=options.bool("detach"),

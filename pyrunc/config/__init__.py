@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["check", "load", "load_process", "load_resources", "notes"]
+__all__ = ["check", "check_process", "load", "load_process", "load_resources", "notes"]
 
 
 def load(bundle: str) -> dict[str, Any]:
@@ -38,7 +38,19 @@ def load_process(path: str) -> dict[str, Any]:
     Raises:
         Error: as `load`; pointers are into this file.
     """
-    process: dict[str, Any] = _shaped(read(path), "process", PROCESS)
+    return check_process(read(path))
+
+
+def check_process(value: Any) -> dict[str, Any]:
+    """Hold a process for exec to schema and rules.
+
+    Args:
+        value: a parsed process.json.
+
+    Raises:
+        Error: with the pointer, into the process, of the value that is wrong.
+    """
+    process: dict[str, Any] = _shaped(value, "process", PROCESS)
     rules.check_process(process, "")
     return process
 
