@@ -51,7 +51,7 @@ def loads(text: str) -> Any:
     if _make_scanner is not None:
         start = len(text) - len(text.lstrip(_SPACE))
         try:
-            value, end = _make_scanner(_ScannerSettings())(text, start)
+            value, end = _make_scanner(_ScannerSettings())(text, start)  # type: ignore[arg-type]
         except JSONError:
             raise
         except (StopIteration, ValueError, SystemError, RecursionError):

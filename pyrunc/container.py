@@ -1,0 +1,765 @@
+"""The life of a container, as the specification tells it (runtime.md, Lifecycle), and the library's `Container`.
+
+Each operation reads the state on disk, plans steps where there is something to build, runs them, and writes down what
+the next operation can't ask the kernel.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from pyrunc.errors import Error
+from pyrunc.state import State
+from pyrunc.version import OCI_VERSION
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Protocol
+
+    from pyrunc.cgroups.base import Manager
+    from pyrunc.foreground import Foreground
+    from pyrunc.plan import Options
+    from pyrunc.steps import Step
+    from pyrunc.steps.context import Context
+
+    class Log(Protocol):
+        """Where an operation tells about its work; the command line has one (pyrunc/cli/log.py)."""
+
+        fd: int
+        verbose: bool
+
+        def warn(self, message: str) -> None: ...
+        def debug(self, message: str) -> None: ...
+        def trace(self, step: Step) -> None: ...
+
+
+DEFAULT_ROOT = "/run/pyrunc"
+
+SIGKILL = 9
+
+#: How long `delete --force` waits for a killed init to be gone, in seconds: it may be in an uninterruptible call.
+KILL_TIMEOUT = 10.0
+
+
+class Container:
+    """A container that exists: it has been created and not yet deleted.
+
+    Get one by `Container.create` or `Container.load`. Its process goes on when this object or its program ends.
+
+    Attributes:
+        id: its ID.
+    """
+
+    __slots__ = ("_log", "_state", "id")
+
+    def __init__(self, container_id: str, state: State, log: Log | None = None) -> None:
+        self.id = container_id
+        self._state = state
+        self._log = log
+
+    # -- into the world
+
+    @classmethod
+    def create(
+        cls,
+        container_id: str,
+        bundle: str,
+        *,
+        root: str = DEFAULT_ROOT,
+        pid_file: str | None = None,
+        console_socket: str | None = None,
+        pidfd_socket: str | None = None,
+        no_pivot: bool = False,
+        no_new_keyring: bool = False,
+        preserve_fds: int = 0,
+        systemd_cgroup: bool = False,
+        rootless: bool | None = None,
+        stdio: tuple[int, int, int] | None = None,
+        log: Log | None = None,
+    ) -> Container:
+        """Create a container and leave it waiting for `start` (runtime.md, Create).
+
+        Args:
+            container_id: letters, digits and ``_+.-``; unique below `root`.
+            bundle: path of the directory with config.json.
+            root: directory of the states of containers; other operations must name the same.
+            pid_file: path of a file to write init's process ID to.
+            console_socket: path of a Unix socket that gets the pseudoterminal's master where process.terminal is true.
+            no_pivot: move the root filesystem instead of pivot_root(2), for a host that runs from an initramfs.
+            no_new_keyring: let the container keep the caller's session keyring.
+            preserve_fds: how many descriptors from 3 up the container's process inherits, besides stdio.
+            systemd_cgroup: have systemd make the cgroup.
+            rootless: whether to go without a cgroup that may not be made; None for: if not root.
+            stdio: descriptors for the process's stdin, stdout and stderr in place of the caller's own.
+
+        Raises:
+            Error: and then nothing is left of it.
+        """
+        birth = _Birth(container_id, bundle, root, log, no_pivot, no_new_keyring, systemd_cgroup, rootless)
+        if pidfd_socket:
+            raise Error("--pidfd-socket is not supported yet")
+        process = birth.config.get("process", {})
+        ctx = birth.context(preserve_fds, stdio)
+        if process.get("terminal"):
+            if not console_socket:
+                raise Error(
+                    "cannot allocate tty if pyrunc will detach without setting console socket",
+                    pointer="/process/terminal",
+                )
+            ctx.console_fd = _connect(console_socket)
+        elif console_socket:
+            raise Error("cannot use console socket if pyrunc will not detach or allocate tty")
+        try:
+            state = birth.create(ctx, pid_file)
+        finally:
+            if ctx.console_fd >= 0:
+                os.close(ctx.console_fd)
+        state.unlock()
+        return cls(container_id, state, log)
+
+    @classmethod
+    def run(
+        cls,
+        container_id: str,
+        bundle: str,
+        *,
+        root: str = DEFAULT_ROOT,
+        detach: bool = False,
+        keep: bool = False,
+        subreaper: bool = False,
+        forward_signals: bool = False,
+        pid_file: str | None = None,
+        console_socket: str | None = None,
+        pidfd_socket: str | None = None,
+        no_pivot: bool = False,
+        no_new_keyring: bool = False,
+        preserve_fds: int = 0,
+        systemd_cgroup: bool = False,
+        rootless: bool | None = None,
+        stdio: tuple[int, int, int] | None = None,
+        log: Log | None = None,
+    ) -> int:
+        """Create and start a container, wait for its end and delete it.
+
+        Args:
+            detach: don't wait; the result is 0 then, and the container remains.
+            keep: don't delete it at the end.
+            subreaper: adopt and reap what its processes leave behind (prctl(2) PR_SET_CHILD_SUBREAPER).
+            forward_signals: send the signals that this process gets to the container meanwhile. Takes over this process's
+                signal handlers, so only for a program that does nothing else.
+
+        For the other arguments see `create`.
+
+        Returns:
+            the exit status of the container's process, 128 + N if signal N ended it.
+        """
+        birth = _Birth(container_id, bundle, root, log, no_pivot, no_new_keyring, systemd_cgroup, rootless)
+        if pidfd_socket:
+            raise Error("--pidfd-socket is not supported yet")
+        terminal = birth.config.get("process", {}).get("terminal", False)
+        ctx = birth.context(preserve_fds, stdio)
+        foreground = _foreground(ctx, terminal, console_socket, detach, subreaper, forward_signals)
+        try:
+            state = birth.create(ctx, pid_file, fifo=False)
+            container = cls(container_id, state, log)
+            container._start(birth.config, ctx.peer_start, ctx.peer_result)
+            if foreground is None:
+                state.unlock()
+                return 0
+            # An engine may ask for this container's state or kill it while we wait
+            state.unlock()
+            status = foreground.wait(ctx.init_pid)
+        finally:
+            if foreground is not None:
+                foreground.close()
+            if ctx.console_fd >= 0:
+                os.close(ctx.console_fd)
+        if not keep:
+            try:
+                container.delete(force=True)
+            except Error as e:
+                if os.path.exists(state.directory):  # else somebody else deleted it first
+                    raise e
+        return status
+
+    @classmethod
+    def load(cls, container_id: str, *, root: str = DEFAULT_ROOT, log: Log | None = None) -> Container:
+        """The container of this ID.
+
+        Raises:
+            Error: "container does not exist".
+        """
+        return cls(container_id, State.load(root, container_id), log)
+
+    # -- what it is
+
+    def state(self) -> dict[str, Any]:
+        """The container's state (runtime.md, State), with runc's additions rootfs, created and owner."""
+        return self._state.oci()
+
+    @property
+    def bundle(self) -> str:
+        """Absolute path of its bundle."""
+        bundle: str = self._state.data["bundle"]
+        return bundle
+
+    def config(self) -> dict[str, Any]:
+        """The configuration that it was created with; what config.json says today does not count."""
+        return self._state.config()
+
+    def pids(self) -> list[int]:
+        """Host process IDs of all its processes.
+
+        Raises:
+            Error: it has ended, or has no cgroup.
+        """
+        if self._state.status() == "stopped":
+            raise Error("container is not running")
+        manager = self._manager()
+        return manager.procs() if manager is not None else [self._state.data["pid"]]
+
+    # -- what can be done to it
+
+    def start(self) -> None:
+        """Have the created container execute its program (runtime.md, Start).
+
+        Raises:
+            Error: it was not `created`; or startContainer hook, program or poststart hook failed: then it is destroyed, as
+                the specification wants it.
+        """
+        state = self._state
+        state.lock()
+        try:
+            status = state.status()
+            if status != "created":
+                words = {"stopped": "cannot start a container that has stopped"}
+                raise Error(words.get(status, "cannot start an already running container"))
+            config = None
+            if not state.data["args"]:
+                raise Error("the configuration has no process to start", pointer="/process")
+            if state.data["hooks"]:
+                config = state.config()
+            result = os.open(f"{state.directory}/exec.result", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            os.set_blocking(result, True)
+            fifo = os.open(f"{state.directory}/exec.fifo", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            self._start(config, fifo, result)
+        finally:
+            state.unlock()
+
+    def _start(self, config: dict[str, Any] | None, fifo: int, result: int) -> None:
+        """Say go, and hear what becomes of it. Closes both descriptors."""
+        from pyrunc import handover
+
+        try:
+            handover.go(fifo, result)
+            if config is not None:
+                self._hooks(config, "poststart", "running")
+        except Error:
+            self._kill_init()
+            self._destroy()
+            raise
+
+    def kill(self, signal: int, *, all: bool = False) -> None:
+        """Send a signal to init, or to all of the container's processes (runtime.md, Kill).
+
+        SIGKILL goes to all where the container has no PID namespace of its own, whose end would take them along; and it
+        thaws a paused container, which otherwise could not die.
+
+        Raises:
+            Error: "container not running".
+        """
+        state = self._state
+        alive = state.alive()
+        if all or (signal == SIGKILL and not state.data["private_pid"]):
+            manager = self._manager()
+            if manager is not None and (alive or manager.procs()):
+                manager.kill(signal)
+                return
+        if not alive:
+            raise Error("container not running")
+        self._signal_init(signal)
+        if signal == SIGKILL and state.data["cgroup"] and state.status() == "paused":
+            self.resume()
+
+    def _signal_init(self, signal: int) -> None:
+        import _signal
+
+        pid = self._state.data["pid"]
+        try:
+            pidfd = os.pidfd_open(pid)
+            try:
+                if not self._state.alive():  # the ID may have been given to another process before it was opened
+                    raise Error("container not running")
+                _signal.pidfd_send_signal(pidfd, signal)
+            finally:
+                os.close(pidfd)
+        except ProcessLookupError:
+            raise Error("container not running") from None
+        except OSError as e:
+            raise Error.from_os(e, action=f"send signal {signal} to process {pid}") from None
+
+    def delete(self, *, force: bool = False) -> None:
+        """Undo what `create` did (runtime.md, Delete).
+
+        Args:
+            force: kill it first if it runs.
+
+        Raises:
+            Error: it is running.
+        """
+        state = self._state
+        if force and state.alive():
+            self._kill_init()  # before the lock, which a `create` that hangs in a hook would hold
+        state.lock()
+        try:
+            status = state.status()
+            if status == "created":
+                self._kill_init()
+            elif status not in ("stopped", "creating"):
+                if not force:
+                    raise Error(f"cannot delete container {self.id} that is not stopped: {status}")
+                self._kill_init()
+            self._destroy()
+        finally:
+            state.unlock()
+
+    def _kill_init(self) -> None:
+        """Kill init and wait until it is gone."""
+        if not self._state.alive():
+            return
+        pidfd = os.pidfd_open(self._state.data["pid"])
+        try:
+            if self._state.data["cgroup"] and self._state.status() == "paused":
+                self._signal_init(SIGKILL)
+                self.resume()
+            self.kill(SIGKILL)
+            _wait_for_end(pidfd, self._state)
+        except Error:
+            if self._state.alive():
+                raise
+        finally:
+            os.close(pidfd)
+
+    def _destroy(self) -> None:
+        """Take away cgroup and state, then run the poststop hooks (runtime.md, Lifecycle, steps 12 and 13)."""
+        state = self._state
+        config = state.config() if state.data["hooks"] else None
+        if (manager := self._manager()) is not None:
+            if not state.data["private_pid"] and manager.procs():
+                manager.kill(SIGKILL)
+            manager.remove()
+        for path in state.data.get("mounts", ()):
+            _unmount(path)
+        state.remove()
+        if config is not None:
+            try:
+                self._hooks(config, "poststop", "stopped")
+            except Error as e:
+                # "If any poststop hook fails, the runtime MUST log a warning, but the remaining hooks and lifecycle continue"
+                self._warn(str(e))
+
+    def _hooks(self, config: dict[str, Any], kind: str, status: str) -> None:
+        """Run the hooks of one kind in the runtime's namespaces; for poststop each, whatever the others do."""
+        from pyrunc import plan, steps
+
+        ctx = self._context(config)
+        ctx.state = hook_state(self._state.data)
+        if status == "stopped":
+            del ctx.state["pid"]
+        failed: Error | None = None
+        for step in plan.hooks(config, kind, status):
+            try:
+                steps.run([step], ctx)
+            except Error as e:
+                if kind != "poststop":
+                    raise
+                failed = e
+                self._warn(str(e))
+        if failed is not None:
+            return
+
+    def pause(self) -> None:
+        """Stop all its processes where they are (the cgroup's freezer).
+
+        Raises:
+            Error: it is neither running nor created, or has no freezer.
+        """
+        self._freezer("running", "created").freeze()
+
+    def resume(self) -> None:
+        """Let a paused container go on."""
+        self._freezer("paused").thaw()
+
+    def _freezer(self, *allowed: str) -> Manager:
+        status = self._state.status()
+        if status not in allowed:
+            raise Error(f"container is not {' or '.join(allowed)}: {status}")
+        manager = self._manager()
+        if manager is None:
+            raise Error("container has no cgroup")
+        return manager
+
+    def exec(
+        self,
+        process: dict[str, Any],
+        *,
+        detach: bool = False,
+        subreaper: bool = False,
+        forward_signals: bool = False,
+        pid_file: str | None = None,
+        console_socket: str | None = None,
+        pidfd_socket: str | None = None,
+        preserve_fds: int = 0,
+        cgroups: dict[str, str] | None = None,
+        ignore_paused: bool = False,
+        stdio: tuple[int, int, int] | None = None,
+        log: Log | None = None,
+    ) -> int:
+        """Run one more process in the container: its namespaces, its cgroup, its seccomp filter.
+
+        Args:
+            process: as config.json's process.
+            cgroups: cgroups below the container's to put it into, by controller ("" for all).
+            ignore_paused: also in a paused container, where it will not run before that is resumed.
+
+        For the other arguments see `run`.
+
+        Returns:
+            its exit status, 128 + N if signal N ended it; 0 with `detach`.
+        """
+        from pyrunc import handover, plan, steps
+
+        self._log = log or self._log
+        if pidfd_socket:
+            raise Error("--pidfd-socket is not supported yet")
+        if cgroups:
+            raise Error("--cgroup is not supported yet")
+        status = self._state.status()
+        if status == "stopped":
+            raise Error("cannot exec in a stopped container")
+        if status == "paused" and not ignore_paused:
+            raise Error("cannot exec in a paused container")
+        config = self._state.config()
+        ctx = self._context(config)
+        ctx.cgroup = self._manager()
+        ctx.state = hook_state(self._state.data)
+        environment = _inherit(ctx, preserve_fds, stdio)
+        process = process | {"env": [*process.get("env", ()), *environment]}
+        seccomp = _compile_seccomp(config, os.path.dirname(self._state.directory))
+        foreground = _foreground(
+            ctx, process.get("terminal", False), console_socket, detach, subreaper, forward_signals
+        )
+        try:
+            go, report = handover.pipes(ctx)
+            options = _options(self._state.data["options"])
+            steps.run(_with_pid_file(plan.exec_steps(config, process, self.id, options, seccomp), pid_file), ctx)
+            ctx.peer().close()
+            handover.release(ctx)
+            handover.go(go, report)
+            if foreground is None:
+                return 0
+            return foreground.wait(ctx.init_pid)
+        finally:
+            if foreground is not None:
+                foreground.close()
+            if ctx.console_fd >= 0:
+                os.close(ctx.console_fd)
+
+    # -- inside
+
+    def _manager(self) -> Manager | None:
+        saved = self._state.data["cgroup"]
+        if not saved:
+            return None
+        from pyrunc.cgroups import restore
+
+        return restore(saved)
+
+    def _context(self, config: dict[str, Any]) -> Context:
+        return _context(self.id, self.bundle, config, self._log)
+
+    def _warn(self, message: str) -> None:
+        if self._log is not None:
+            self._log.warn(message)
+
+
+def containers(root: str = DEFAULT_ROOT) -> list[dict[str, Any]]:
+    """The states of all containers below `root`, as `Container.state` gives them, each with its owner's name."""
+    import pwd
+
+    found = []
+    try:
+        names = sorted(os.listdir(root))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    for name in names:
+        if name.startswith("."):
+            continue
+        try:
+            state = State.load(root, name)
+            uid = os.stat(state.directory).st_uid
+        except (Error, FileNotFoundError):
+            continue  # deleted while we looked, or not a container's directory
+        entry = state.oci()
+        try:
+            entry["owner"] = pwd.getpwuid(uid).pw_name
+        except KeyError:
+            entry["owner"] = f"#{uid}"
+        found.append(entry)
+    return found
+
+
+def describe(bundle: str, *, no_pivot: bool = False, no_new_keyring: bool = False) -> list[dict[str, str]]:
+    """What `create` and `start` would do with a bundle, step by step, without doing any of it.
+
+    Returns:
+        for each step ``process`` (runtime, stage or init), ``action`` and ``origin`` (a JSON pointer, or "").
+    """
+    from pyrunc.steps.runtime import StartInit
+
+    birth = _Birth("ID", bundle, DEFAULT_ROOT, None, no_pivot, no_new_keyring, False, None)
+    told: list[dict[str, str]] = []
+
+    def tell(process: str, steps: list[Step]) -> None:
+        for step in steps:
+            told.append({"process": process, "action": step.describe(), "origin": step.origin})
+            if isinstance(step, StartInit):
+                tell("stage", step.stage)
+                tell("init", step.init)
+
+    tell("runtime", birth.plan(cache=False))
+    return told
+
+
+class _Birth:
+    """A container that is about to be created: its configuration, where it will live, its steps."""
+
+    def __init__(
+        self,
+        container_id: str,
+        bundle: str,
+        root: str,
+        log: Log | None,
+        no_pivot: bool,
+        no_new_keyring: bool,
+        systemd_cgroup: bool,
+        rootless: bool | None,
+    ) -> None:
+        from pyrunc import cgroups, config
+        from pyrunc.state import check_id
+
+        check_id(container_id)
+        if systemd_cgroup:
+            raise Error("the systemd cgroup driver is not supported yet; use cgroupfs")
+        self.id = container_id
+        self.bundle = os.path.abspath(bundle)
+        self.root = root
+        self.log = log
+        self.config = config.load(self.bundle)
+        if log is not None and log.verbose:
+            for pointer in config.notes(self.config):
+                log.debug(f"{pointer}: not in the specification, ignored")
+        unprivileged = os.geteuid() != 0
+        self.saved_options = {"no_pivot": no_pivot, "new_keyring": not no_new_keyring, "unprivileged": unprivileged}
+        self.manager = cgroups.manager(
+            self.config.get("linux", {}).get("cgroupsPath", ""),
+            container_id,
+            cgroups.detect(_read("/proc/self/mountinfo")),
+            _read("/proc/self/cgroup"),
+            rootless=unprivileged if rootless is None else rootless,
+        )
+
+    def context(self, preserve_fds: int, stdio: tuple[int, int, int] | None) -> Context:
+        """What the steps will share."""
+        ctx = _context(self.id, self.bundle, self.config, self.log)
+        environment = _inherit(ctx, preserve_fds, stdio)
+        if environment:
+            process = self.config["process"]
+            process["env"] = [*process.get("env", ()), *environment]
+        return ctx
+
+    def plan(self, *, cache: bool = True) -> list[Step]:
+        """The steps of `create`."""
+        from pyrunc import plan
+
+        seccomp = _compile_seccomp(self.config, self.root if cache else None)
+        return plan.create(self.config, self.bundle, self.id, self.manager, _options(self.saved_options), seccomp)
+
+    def create(self, ctx: Context, pid_file: str | None, *, fifo: bool = True) -> State:
+        """Take the ID, run the steps; the state, locked.
+
+        Args:
+            fifo: init is to wait for another process's `start`, not for this one's.
+        """
+        from pyrunc import handover, jsonio, steps
+
+        state = State.create(self.root, self.id, self._data(), jsonio.dumps(self.config))
+        ctx.state = hook_state(state.data)
+        try:
+            plan = self.plan()
+            handover.fifos(ctx, state.directory) if fifo else handover.pipes(ctx)
+            steps.run(_with_pid_file(plan, pid_file, state), ctx)
+        except BaseException:
+            handover.release(ctx)
+            container = Container(self.id, state, self.log)
+            if ctx.state["pid"] and self.config.get("hooks", {}).get("poststop"):
+                container._destroy()
+            state.remove()
+            raise
+        ctx.peer().close()
+        handover.release(ctx)
+        return state
+
+    def _data(self) -> dict[str, Any]:
+        namespaces = self.config.get("linux", {}).get("namespaces", ())
+        now = time.time_ns()
+        return {
+            "ociVersion": OCI_VERSION,
+            "id": self.id,
+            "pid": 0,
+            "start_time": 0,
+            "creating": True,
+            "bundle": self.bundle,
+            "rootfs": os.path.normpath(os.path.join(self.bundle, self.config["root"]["path"])),
+            "created": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 10**9)) + f".{now % 10**9:09d}Z",
+            "owner": "",
+            "annotations": self.config.get("annotations", {}),
+            "args": bool(self.config.get("process", {}).get("args")),
+            "hooks": any(self.config.get("hooks", {}).get(kind) for kind in ("poststart", "poststop")),
+            "private_pid": any(ns["type"] == "pid" and not ns.get("path") for ns in namespaces),
+            "cgroup": self.manager.save(),
+            "options": self.saved_options,
+        }
+
+
+def hook_state(data: dict[str, Any]) -> dict[str, Any]:
+    """What hooks are told on stdin (runtime.md, State); `status` is theirs to add."""
+    state = {"ociVersion": OCI_VERSION, "id": data["id"], "status": "", "pid": data["pid"], "bundle": data["bundle"]}
+    if data["annotations"]:
+        state["annotations"] = data["annotations"]
+    return state
+
+
+def _context(container_id: str, bundle: str, config: dict[str, Any], log: Log | None) -> Context:
+    from pyrunc.steps.context import Context
+
+    ctx = Context(container_id, bundle, config)
+    if log is not None:
+        ctx.warn = log.warn
+        if log.verbose:
+            ctx.trace = log.trace
+        if log.fd > 2:
+            ctx.keep.add(log.fd)
+    return ctx
+
+
+def _options(saved: dict[str, bool]) -> Options:
+    from pyrunc.plan import Options
+
+    return Options(**saved)
+
+
+def _compile_seccomp(config: dict[str, Any], root: str | None) -> Any:
+    profile = config.get("linux", {}).get("seccomp")
+    if not profile:
+        return None
+    from pyrunc import seccomp
+
+    return seccomp.compile(profile, cache_dir=root and f"{root}/.seccomp")
+
+
+def _with_pid_file(steps: list[Step], pid_file: str | None, state: State | None = None) -> list[Step]:
+    """The steps, with what they make known written down: in state.json, and in `--pid-file`."""
+    from pyrunc.steps.record import RecordInit, WritePidFile
+    from pyrunc.steps.runtime import StartInit
+
+    if state is not None:
+        at = next(i for i, step in enumerate(steps) if isinstance(step, StartInit))
+        steps = [
+            *steps[: at + 1],
+            RecordInit(state, creating=True),
+            *steps[at + 1 :],
+            RecordInit(state, creating=False),
+        ]
+    if pid_file:
+        steps = [*steps, WritePidFile(pid_file)]
+    return steps
+
+
+def _inherit(ctx: Context, preserve_fds: int, stdio: tuple[int, int, int] | None) -> list[str]:
+    """Settle which descriptors the process gets; the environment variables that tell it of them.
+
+    Sockets passed by a service manager (sd_listen_fds(3)) go on to the container's process, before `--preserve-fds`.
+    """
+    ctx.stdio = stdio
+    listening = os.environ.get("LISTEN_FDS", "")
+    count = int(listening) if listening.isascii() and listening.isdigit() else 0
+    ctx.preserve = preserve_fds + count
+    for fd in range(3, 3 + ctx.preserve):
+        try:
+            os.fstat(fd)
+        except OSError as e:
+            raise Error.from_os(e, action=f"preserve descriptor {fd}") from None
+    return [f"LISTEN_FDS={count}", "LISTEN_PID=1"] if count else []
+
+
+def _connect(path: str) -> int:
+    from pyrunc.linux.fdpass import connect
+
+    try:
+        return connect(path)
+    except OSError as e:
+        raise Error.from_os(e, action=f"connect to the console socket {path}") from None
+
+
+def _foreground(
+    ctx: Context, terminal: bool, console_socket: str | None, detach: bool, subreaper: bool, forward_signals: bool
+) -> Foreground | None:
+    """Prepare for waiting in the foreground, and the terminal that this may need; None with `detach`."""
+    if console_socket and not (terminal and detach):
+        raise Error("cannot use console socket if pyrunc will not detach or allocate tty")
+    if detach:
+        if terminal:
+            if not console_socket:
+                raise Error(
+                    "cannot allocate tty if pyrunc will detach without setting console socket",
+                    pointer="/process/terminal",
+                )
+            ctx.console_fd = _connect(console_socket)
+        return None
+    from pyrunc.foreground import Foreground
+
+    foreground = Foreground(subreaper=subreaper, forward_signals=forward_signals)
+    if terminal:
+        ctx.console_fd = foreground.console()
+    return foreground
+
+
+def _wait_for_end(pidfd: int, state: State) -> None:
+    import select
+
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    if not poll.poll(int(KILL_TIMEOUT * 1000)):
+        raise Error(f"init (process {state.data['pid']}) does not end after SIGKILL")
+
+
+def _unmount(path: str) -> None:
+    from pyrunc.linux.mount import MNT_DETACH, umount2
+
+    try:
+        umount2(path, MNT_DETACH)
+    except OSError as e:
+        raise Error.from_os(e, action=f"unmount {path}") from None
+
+
+def _read(path: str) -> str:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        text = b""
+        while data := os.read(fd, 1 << 16):
+            text += data
+    finally:
+        os.close(fd)
+    return os.fsdecode(text)

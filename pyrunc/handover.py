@@ -1,0 +1,75 @@
+"""The last line between the runtime and init: "go", and what came of it.
+
+Init sleeps in a read of `start_fd` until one byte comes. It writes "x" to `result_fd` right before execve(2), which
+closes both; an error message follows where that, or anything before it, failed. So who said go reads to the end of file
+and knows: "x" alone means that the program runs.
+
+For `create` the two are FIFOs in the state directory, opened by whoever runs `start`; for `run` and `exec` pipes.
+"""
+
+from __future__ import annotations
+
+import os
+
+from pyrunc import jsonio
+from pyrunc.errors import Error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.steps.context import Context
+
+
+def fifos(ctx: Context, directory: str) -> None:
+    """Make exec.fifo and exec.result and open init's ends: both ways, so that no open(2) ever waits."""
+    for name in ("exec.fifo", "exec.result"):
+        path = f"{directory}/{name}"
+        try:
+            os.mkfifo(path, 0o600)
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError as e:
+            raise Error.from_os(e, action=f"make {path}") from None
+        if name == "exec.fifo":
+            ctx.start_fd = fd
+        else:
+            ctx.result_fd = fd
+
+
+def pipes(ctx: Context) -> tuple[int, int]:
+    """Make two pipes for a process that says go itself; its ends (to write, to read) are in the context too."""
+    ctx.start_fd, ctx.peer_start = os.pipe()
+    ctx.peer_result, ctx.result_fd = os.pipe()
+    return ctx.peer_start, ctx.peer_result
+
+
+def release(ctx: Context) -> None:
+    """Close the runtime's copies of init's ends: from now on their closing is init's doing."""
+    for fd in (ctx.start_fd, ctx.result_fd):
+        if fd >= 0:
+            os.close(fd)
+    ctx.start_fd = ctx.result_fd = -1
+
+
+def go(start: int, result: int) -> None:
+    """Say go and wait until the program runs. Closes both descriptors.
+
+    Raises:
+        Error: what init reported, or that it ended.
+    """
+    try:
+        try:
+            os.write(start, b"s")
+        except BrokenPipeError:
+            raise Error("init has ended") from None
+        finally:
+            os.close(start)
+        said = b""
+        while data := os.read(result, 65536):
+            said += data
+    finally:
+        os.close(result)
+    message = said.removeprefix(b"x")
+    if message:
+        _, (reason, pointer, action, errno) = jsonio.loads(message.decode())
+        raise Error(reason, pointer=pointer, action=action, errno=errno)
+    if not said:
+        raise Error("init ended before it could execute the program")

@@ -1,0 +1,181 @@
+"""Processes: clone3(2), namespaces(7), pidfds, capabilities(7), prctl(2) and what /proc/PID tells."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import struct
+
+from pyrunc.linux.libc import check, libc, syscall
+
+CLONE_PARENT = 0x00008000
+CLONE_NEWTIME = 0x00000080
+CLONE_NEWNS = 0x00020000
+CLONE_NEWCGROUP = 0x02000000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+CLONE_CLEAR_SIGHAND = 0x100000000
+SIGCHLD = 17
+
+#: Namespace types as the runtime specification names them: clone(2) flag, name in /proc/PID/ns.
+NAMESPACES = {
+    "user": (CLONE_NEWUSER, "user"),
+    "cgroup": (CLONE_NEWCGROUP, "cgroup"),
+    "ipc": (CLONE_NEWIPC, "ipc"),
+    "uts": (CLONE_NEWUTS, "uts"),
+    "network": (CLONE_NEWNET, "net"),
+    "pid": (CLONE_NEWPID, "pid"),
+    "time": (CLONE_NEWTIME, "time"),
+    "mount": (CLONE_NEWNS, "mnt"),
+}
+NS_GET_NSTYPE = 0xB703
+
+
+def clone3(flags: int) -> int:
+    """fork(2) into new namespaces (CLONE_NEW*). Returns 0 in the child, its process ID in the parent.
+
+    Only for a process with one thread: no fork handlers run, so a lock that another thread held would stay locked
+    in the child for ever.
+    """
+    # struct clone_args: flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls
+    # with CLONE_PARENT the parent's parent gets the exit signal that this process itself would send: it must be 0
+    arguments = struct.pack("=8Q", flags, 0, 0, 0, 0 if flags & CLONE_PARENT else SIGCHLD, 0, 0, 0)
+    return syscall("clone3", arguments, len(arguments))
+
+
+def unshare(flags: int) -> None:
+    """unshare(2)."""
+    check(libc.unshare(ctypes.c_int(flags)))
+
+
+def setns(fd: int, nstype: int = 0) -> None:
+    """setns(2): join the namespace `fd`, or with a pidfd those of a process that `nstype` names (CLONE_NEW*)."""
+    check(libc.setns(fd, ctypes.c_int(nstype)))
+
+
+def namespace_type(fd: int) -> int:
+    """ioctl_ns(2) NS_GET_NSTYPE: the CLONE_NEW* flag of a namespace file; ENOTTY where it is none."""
+    return check(libc.ioctl(fd, ctypes.c_ulong(NS_GET_NSTYPE)))
+
+
+def threads() -> int:
+    """How many threads this process has."""
+    return len(os.listdir("/proc/self/task"))
+
+
+def pidfd_send_signal(pidfd: int, signal: int) -> None:
+    """pidfd_send_signal(2)."""
+    syscall("pidfd_send_signal", pidfd, signal, None, 0)
+
+
+CLOSE_RANGE_CLOEXEC = 4
+
+
+def close_range(first: int, last: int, flags: int = 0) -> None:
+    """close_range(2): close the descriptors from `first` to `last`, or mark them (CLOSE_RANGE_CLOEXEC)."""
+    if first <= last:
+        syscall("close_range", first, last, flags)
+
+
+def keep_only(descriptors: set[int]) -> None:
+    """Close every descriptor from 3 up which is not in `descriptors`."""
+    first = 3
+    for fd in sorted(fd for fd in descriptors if fd >= 3):
+        close_range(first, fd - 1)
+        first = fd + 1
+    close_range(first, 0xFFFFFFFF)
+
+
+# --- prctl(2)
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_SET_KEEPCAPS = 8
+PR_CAPBSET_DROP = 24
+PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_RAISE = 2
+PR_CAP_AMBIENT_CLEAR_ALL = 4
+
+_prctl = libc.prctl
+
+
+def prctl(option: int, arg2: int = 0, arg3: int = 0) -> int:
+    """prctl(2)."""
+    zero = ctypes.c_ulong(0)
+    return check(_prctl(option, ctypes.c_ulong(arg2), ctypes.c_ulong(arg3), zero, zero))
+
+
+# --- capabilities(7)
+#: In the order of their numbers (include/uapi/linux/capability.h).
+CAPABILITIES = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_SETGID", "CAP_SETUID", "CAP_SETPCAP", "CAP_LINUX_IMMUTABLE", "CAP_NET_BIND_SERVICE", "CAP_NET_BROADCAST", "CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_IPC_LOCK", "CAP_IPC_OWNER", "CAP_SYS_MODULE", "CAP_SYS_RAWIO", "CAP_SYS_CHROOT", "CAP_SYS_PTRACE", "CAP_SYS_PACCT", "CAP_SYS_ADMIN", "CAP_SYS_BOOT", "CAP_SYS_NICE", "CAP_SYS_RESOURCE", "CAP_SYS_TIME", "CAP_SYS_TTY_CONFIG", "CAP_MKNOD", "CAP_LEASE", "CAP_AUDIT_WRITE", "CAP_AUDIT_CONTROL", "CAP_SETFCAP", "CAP_MAC_OVERRIDE", "CAP_MAC_ADMIN", "CAP_SYSLOG", "CAP_WAKE_ALARM", "CAP_BLOCK_SUSPEND", "CAP_AUDIT_READ", "CAP_PERFMON", "CAP_BPF", "CAP_CHECKPOINT_RESTORE"]
+CAP_SYS_ADMIN = 21
+_LINUX_CAPABILITY_VERSION_3 = 0x20080522
+
+
+def last_capability() -> int:
+    """The number of the newest capability that this kernel knows."""
+    fd = os.open("/proc/sys/kernel/cap_last_cap", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return int(os.read(fd, 16))
+    finally:
+        os.close(fd)
+
+
+def capget() -> tuple[int, int, int]:
+    """This process's effective, permitted and inheritable sets, as bit masks."""
+    data = ctypes.create_string_buffer(24)
+    check(libc.capget(struct.pack("=Ii", _LINUX_CAPABILITY_VERSION_3, 0), data))
+    e0, p0, i0, e1, p1, i1 = struct.unpack("=6I", data.raw)
+    return e0 | e1 << 32, p0 | p1 << 32, i0 | i1 << 32
+
+
+def capset(effective: int, permitted: int, inheritable: int) -> None:
+    """Set this process's three sets, as bit masks."""
+    low = 0xFFFFFFFF
+    sets = (effective, permitted, inheritable)
+    data = struct.pack("=6I", *(s & low for s in sets), *(s >> 32 for s in sets))
+    check(libc.capset(struct.pack("=Ii", _LINUX_CAPABILITY_VERSION_3, 0), data))
+
+
+# --- the rest, each one call
+def setdomainname(name: str) -> None:
+    """setdomainname(2), the NIS domain name of this UTS namespace."""
+    encoded = os.fsencode(name)
+    check(libc.setdomainname(encoded, ctypes.c_size_t(len(encoded))))
+
+
+def sethostname(name: str) -> None:
+    """sethostname(2)."""
+    encoded = os.fsencode(name)
+    check(libc.sethostname(encoded, ctypes.c_size_t(len(encoded))))
+
+
+KEYCTL_JOIN_SESSION_KEYRING = 1
+KEYCTL_SETPERM = 5
+KEYCTL_DESCRIBE = 6
+
+
+def join_session_keyring(name: str) -> int:
+    """keyctl(2): a new session keyring `name` for this process; its serial number. ENOSYS on a kernel without keys."""
+    return syscall("keyctl", KEYCTL_JOIN_SESSION_KEYRING, os.fsencode(name), 0, 0, 0)
+
+
+def reset_signals() -> None:
+    """Default disposition for every signal and an empty mask: CPython ignores SIGPIPE and SIGXFSZ, and execve(2) keeps that."""
+    import _signal
+
+    for number in (_signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGINT):
+        _signal.signal(number, _signal.SIG_DFL)
+    for number in range(1, _signal.NSIG):
+        try:
+            if _signal.getsignal(number) not in (_signal.SIG_DFL, None):
+                _signal.signal(number, _signal.SIG_DFL)
+        except (OSError, ValueError) as e:
+            if isinstance(e, OSError) and e.errno != errno.EINVAL:
+                raise
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())

@@ -1,0 +1,228 @@
+"""The planner: from a configuration to the steps that make it true, in order. Pure: no step runs here.
+
+The order of everything that happens to a container is decided in these few functions:
+
+    create   what the runtime does, and within it (StartInit) what init does
+    exec     the same for one more process in a running container
+    hooks    one list of hooks
+"""
+
+from __future__ import annotations
+
+from pyrunc.linux import process as p
+from pyrunc.plan.process import process_steps, rlimit_steps
+from pyrunc.plan.rootfs import rootfs_steps
+from pyrunc.steps import Step, namespaces
+from pyrunc.steps.cgroup import JoinCgroup, MakeCgroup, SetLimit
+from pyrunc.steps.process import NewKeyring, NewSession, SetOomScore, Undumpable
+from pyrunc.steps.runtime import Await, HoldRoot, JoinContainer, StartInit, Tell
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyrunc.cgroups.base import Manager
+    from pyrunc.seccomp import Filter
+
+
+class Options:
+    """What the command line adds to a configuration.
+
+    Attributes:
+        no_pivot: move the root instead of pivoting it (`--no-pivot`).
+        new_keyring: give the container a session keyring (not `--no-new-keyring`).
+        unprivileged: the runtime's user is not root of the machine's first user namespace.
+    """
+
+    __slots__ = ("new_keyring", "no_pivot", "unprivileged")
+
+    def __init__(self, *, no_pivot: bool = False, new_keyring: bool = True, unprivileged: bool = False) -> None:
+        self.no_pivot = no_pivot
+        self.new_keyring = new_keyring
+        self.unprivileged = unprivileged
+
+
+class Namespaces:
+    """A configuration's namespaces, sorted by what is to be done about them.
+
+    Attributes:
+        new: types to make.
+        joined: type -> (path, origin) of those to enter.
+    """
+
+    __slots__ = ("joined", "new")
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.new: set[str] = set()
+        self.joined: dict[str, tuple[str, str]] = {}
+        for i, entry in enumerate(config.get("linux", {}).get("namespaces", ())):
+            if path := entry.get("path"):
+                self.joined[entry["type"]] = (path, f"/linux/namespaces/{i}/path")
+            else:
+                self.new.add(entry["type"])
+
+    def has(self, kind: str) -> bool:
+        """Whether the container lives in another namespace of this type than the runtime, as far as is known."""
+        return kind in self.new or kind in self.joined
+
+    def flags(self) -> int:
+        """CLONE_NEW* of all of them."""
+        return sum(p.NAMESPACES[kind][0] for kind in self.new | self.joined.keys())
+
+
+def create(
+    config: dict[str, Any],
+    bundle: str,
+    container_id: str,
+    manager: Manager,
+    options: Options,
+    seccomp: Filter | None,
+) -> list[Step]:
+    """The steps of the runtime that create a container; StartInit among them holds those of init.
+
+    Args:
+        config: a checked configuration.
+        bundle: absolute path of the bundle.
+        manager: the container's cgroups, not yet made.
+        seccomp: the compiled linux.seccomp.
+    """
+    linux = config.get("linux", {})
+    spaces = Namespaces(config)
+    mappings = (linux.get("uidMappings", []), linux.get("gidMappings", []))
+    init = _init_steps(config, bundle, container_id, spaces, options, seccomp)
+    process = config.get("process", {})
+
+    steps: list[Step] = [MakeCgroup(manager, "/linux/cgroupsPath" if linux.get("cgroupsPath") else "")]
+    steps += [SetLimit(manager, setting) for setting in manager.settings(linux.get("resources", {}))]
+    start = _start(spaces, linux, mappings, init, options)
+    steps.append(start)
+    if "user" in spaces.new and start.mappings is None:
+        steps.append(namespaces.MapIds(*mappings))
+    steps.append(JoinCgroup())
+    if (score := process.get("oomScoreAdj")) is not None:
+        steps.append(SetOomScore(score))
+    steps.append(Tell("set up"))
+    outside = hooks(config, "prestart", "creating") + hooks(config, "createRuntime", "creating")
+    if outside:
+        steps += [Await("mounted"), *outside, Tell("hooked")]
+    steps.append(Await("ready"))
+    steps += rlimit_steps(process)
+    return steps
+
+
+def _start(
+    spaces: Namespaces,
+    linux: dict[str, Any],
+    mappings: tuple[list[dict[str, int]], list[dict[str, int]]],
+    init: list[Step],
+    options: Options,
+) -> StartInit:
+    """How init comes to be in its namespaces."""
+    stage: list[Step] = []
+    flags = 0
+    for kind in spaces.new - {"cgroup", "time"}:  # these two are made by steps of their own
+        flags |= p.NAMESPACES[kind][0]
+    early: tuple[list[dict[str, int]], list[dict[str, int]]] | None = None
+    if spaces.joined:
+        joined = [(kind, path, origin) for kind, (path, origin) in spaces.joined.items()]
+        stage.append(namespaces.JoinNamespaces(joined))
+    if "time" in spaces.new:
+        if options.unprivileged and "user" in spaces.new:
+            stage.append(namespaces.NewUserNamespace())
+            flags &= ~p.CLONE_NEWUSER
+            early = mappings
+        stage.append(namespaces.NewTimeNamespace(linux.get("timeOffsets", {}), "/linux/timeOffsets"))
+    return StartInit(flags, stage, init, early)
+
+
+def _init_steps(
+    config: dict[str, Any],
+    bundle: str,
+    container_id: str,
+    spaces: Namespaces,
+    options: Options,
+    seccomp: Filter | None,
+) -> list[Step]:
+    linux = config.get("linux", {})
+    rootfs = rootfs_steps(config, bundle, spaces, options)
+    steps: list[Step] = [Await("set up"), NewSession()]
+    if options.new_keyring:
+        steps.append(NewKeyring(f"_ses.{container_id}"))
+    steps += rootfs.before_root
+    if spaces.has("user"):
+        steps.append(become_root(linux, spaces))
+    steps.append(Undumpable())
+    if "cgroup" in spaces.new:
+        steps.append(namespaces.NewCgroupNamespace())
+    if "network" in spaces.new:
+        steps.append(namespaces.LoopbackUp())
+    steps += rootfs.mounts
+    if any(config.get("hooks", {}).get(kind) for kind in ("prestart", "createRuntime")):
+        steps += [Tell("mounted"), Await("hooked")]
+    steps += hooks(config, "createContainer", "creating", inside=True)
+    if name := config.get("hostname"):
+        steps.append(namespaces.SetHostname(name))
+    if name := config.get("domainname"):
+        steps.append(namespaces.SetDomainname(name))
+    for key, value in linux.get("sysctl", {}).items():
+        origin = "/linux/sysctl/" + key.replace("~", "~0").replace("/", "~1")
+        steps.append(namespaces.SetSysctl(key, value, origin))
+    steps += rootfs.hide + rootfs.enter
+    return steps + process_steps(config.get("process", {}), config, seccomp)
+
+
+def become_root(linux: dict[str, Any], spaces: Namespaces) -> namespaces.BecomeRoot:
+    """Be root of the container's user namespace as far as its mappings have one (a joined one's are not known)."""
+    joined = "user" in spaces.joined
+
+    def maps_root(kind: str) -> bool:
+        return joined or any(m["containerID"] == 0 and m["size"] > 0 for m in linux.get(kind, ()))
+
+    return namespaces.BecomeRoot(maps_root("uidMappings"), maps_root("gidMappings"), setgroups=True)
+
+
+def exec_steps(
+    config: dict[str, Any],
+    process: dict[str, Any],
+    container_id: str,
+    options: Options,
+    seccomp: Filter | None,
+) -> list[Step]:
+    """The steps that add a process to a running container.
+
+    Args:
+        config: the configuration that the container was created with.
+        process: the new process, as config.json's.
+        options: as the container was created with.
+    """
+    spaces = Namespaces(config)
+    linux = config.get("linux", {})
+    init: list[Step] = [Await("set up"), NewSession()]
+    if options.new_keyring:
+        init.append(NewKeyring(f"_ses.{container_id}"))
+    if spaces.has("user"):
+        init.append(become_root(linux, spaces))
+    init += [Undumpable(), HoldRoot()]
+    init += process_steps(process, config, seccomp, joining=True)
+    chroot = options.no_pivot or not spaces.has("mount")
+    steps: list[Step] = [StartInit(0, [Undumpable(), JoinContainer(spaces.flags(), chroot)], init)]
+    steps.append(JoinCgroup())
+    if (score := process.get("oomScoreAdj")) is not None:
+        steps.append(SetOomScore(score))
+    steps += [Tell("set up"), Await("ready")]
+    return steps + rlimit_steps(process)
+
+
+def hooks(
+    config: dict[str, Any], kind: str, status: str, *, inside: bool = False, before: list[Step] | None = None
+) -> list[Step]:
+    """The hooks of one kind, in their order, which are told that the container's status is `status`."""
+    entries = config.get("hooks", {}).get(kind, ())
+    if not entries:
+        return []
+    from pyrunc.steps.hooks import RunHook
+
+    return [
+        RunHook(kind, hook, status, f"/hooks/{kind}/{i}", inside=inside, before=before or [])
+        for i, hook in enumerate(entries)
+    ]

@@ -1,0 +1,86 @@
+"""Planning a container's process: from init to the program, for create and exec alike."""
+
+from __future__ import annotations
+
+from pyrunc.linux.process import CAP_SYS_ADMIN, CAPABILITIES
+from pyrunc.steps import Step
+from pyrunc.steps import process as s
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyrunc.seccomp import Filter
+
+
+def capability_mask(names: list[str]) -> int:
+    """Names as bits. Unknown ones count nothing (runtime-spec config.md: ignored, with a warning)."""
+    mask = 0
+    for name in names:
+        if name in CAPABILITIES:
+            mask |= 1 << CAPABILITIES.index(name)
+    return mask
+
+
+def rlimit_steps(process: dict[str, Any]) -> list[Step]:
+    """Resource limits, set by the runtime when init has nothing left to do that they could hinder."""
+    return [
+        s.SetRlimit(limit["type"], limit["soft"], limit["hard"], f"/process/rlimits/{i}")
+        for i, limit in enumerate(process.get("rlimits", ()))
+    ]
+
+
+def process_steps(
+    process: dict[str, Any], config: dict[str, Any], seccomp: Filter | None, *, joining: bool = False
+) -> list[Step]:
+    """What init does last: from holding every privilege to being the container's program.
+
+    Args:
+        process: process of config.json, or the one to exec.
+        joining: the process joins a running container, which has its terminal's device and its hooks behind it.
+    """
+    user = process.get("user", {})
+    uid, gid = user.get("uid", 0), user.get("gid", 0)
+    cwd = process.get("cwd", "/")
+    no_new_privileges = process.get("noNewPrivileges", False)
+    sets = {kind: capability_mask(names) for kind, names in process.get("capabilities", {}).items()}
+    effective, permitted = sets.get("effective", 0), sets.get("permitted", 0)
+
+    steps: list[Step] = []
+    if process.get("terminal") and joining:
+        steps.append(open_terminal(process, make_console=False))
+    steps.append(s.SetEnvironment(process.get("env", []), uid))
+    steps.append(s.ChangeDirectory(cwd, last=False))
+    steps.append(s.DropBoundingSet(sets.get("bounding", 0)))
+    if no_new_privileges:
+        steps.append(s.NoNewPrivileges())
+    steps.append(s.SetUser(uid, gid, user.get("additionalGids", []), user.get("umask")))
+    steps.append(s.ChangeDirectory(cwd, last=True))
+    # Loading a filter needs CAP_SYS_ADMIN where no_new_privs is not set (seccomp(2)): it is kept until then
+    extra = 1 << CAP_SYS_ADMIN if seccomp is not None and not no_new_privileges else 0
+    inheritable = sets.get("inheritable", 0)
+    # Only what is both permitted and inheritable can be ambient (capabilities(7)); configurations that ask for more are
+    # common (runc's own `spec` wrote them), so the rest is left out without a word, as runc does
+    ambient = sets.get("ambient", 0) & permitted & inheritable
+    steps.append(s.SetCapabilities(effective | extra, permitted | extra, inheritable, ambient))
+    final: list[Step] = [s.FinalCapabilities(effective, permitted)] if extra else []
+    if process.get("args"):
+        steps.append(s.FindExecutable(process["args"][0]))
+    steps.append(s.WaitForStart())
+    if not joining:
+        from pyrunc.plan import hooks
+
+        steps += hooks(config, "startContainer", "created", inside=True, before=final)
+    if seccomp is not None:
+        steps.append(s.LoadSeccomp(seccomp.program, seccomp.flags))
+    steps += final
+    if process.get("args"):
+        steps.append(s.Exec(process["args"]))
+    return steps
+
+
+def open_terminal(process: dict[str, Any], *, make_console: bool) -> Step:
+    """The step that gives the process its terminal."""
+    from pyrunc.steps.devices import OpenTerminal
+
+    return OpenTerminal(process.get("consoleSize"), make_console, process.get("user", {}).get("uid", 0))

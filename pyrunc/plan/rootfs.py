@@ -1,0 +1,155 @@
+"""Planning the root filesystem: what is mounted, made and hidden in it, and how init gets there."""
+
+from __future__ import annotations
+
+import os
+
+from pyrunc.linux import mount as m
+from pyrunc.plan.mountopts import MountOptions
+from pyrunc.steps import Step
+from pyrunc.steps import mounts as s
+from pyrunc.steps.devices import MakeDevice, MakeLink
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyrunc.plan import Namespaces, Options
+
+#: runtime-spec config-linux.md, Default Devices: path, major, minor.
+DEFAULT_DEVICES = (
+    ("/dev/null", 1, 3),
+    ("/dev/zero", 1, 5),
+    ("/dev/full", 1, 7),
+    ("/dev/random", 1, 8),
+    ("/dev/urandom", 1, 9),
+    ("/dev/tty", 5, 0),
+)
+
+#: runtime-linux.md, Dev symbolic links (but /dev/core, which runc makes where the host has /proc/kcore).
+LINKS = (
+    ("/dev/fd", "/proc/self/fd"),
+    ("/dev/stdin", "/proc/self/fd/0"),
+    ("/dev/stdout", "/proc/self/fd/1"),
+    ("/dev/stderr", "/proc/self/fd/2"),
+    ("/dev/core", "/proc/kcore"),
+)
+
+#: rootfsPropagation -> (what the whole namespace becomes before anything is mounted, what the root becomes after).
+#: Before: nothing done here may show on the host, except that "shared" leaves the ties of the host's mounts as they
+#: are, so that a volume bound with rshared carries mounts both ways.
+PROPAGATION: dict[str, tuple[tuple[str, int] | None, int]] = {
+    "": (("rslave", m.MS_SLAVE), 0),
+    "slave": (("rslave", m.MS_SLAVE), 0),
+    "private": (("rprivate", m.MS_PRIVATE), 0),
+    "shared": (None, m.MS_SHARED),
+    "unbindable": (("rprivate", m.MS_PRIVATE), m.MS_UNBINDABLE),
+}
+
+
+class RootfsSteps:
+    """The steps of the root filesystem by when they are due.
+
+    Attributes:
+        before_root: while init still is the host's user.
+        mounts: before the hooks, with the host's root still in sight.
+        hide: after the hooks, what shall not be seen or written. The host's /dev/null is still in reach then.
+        enter: make it the root.
+    """
+
+    __slots__ = ("before_root", "enter", "hide", "mounts")
+
+    def __init__(self) -> None:
+        self.before_root: list[Step] = []
+        self.mounts: list[Step] = []
+        self.enter: list[Step] = []
+        self.hide: list[Step] = []
+
+
+def rootfs_steps(config: dict[str, Any], bundle: str, spaces: Namespaces, options: Options) -> RootfsSteps:
+    """Everything about the root filesystem."""
+    linux = config.get("linux", {})
+    root = config["root"]
+    path = os.path.normpath(os.path.join(bundle, root["path"]))
+    own_mounts = spaces.has("mount")
+    word = linux.get("rootfsPropagation", "").removeprefix("r")
+    before, after = PROPAGATION[word]
+    steps = RootfsSteps()
+
+    mounts = [_mount(i, mount, bundle, spaces) for i, mount in enumerate(config.get("mounts", ()))]
+    if spaces.has("user"):
+        sources = [(step.source, step.origin) for step in mounts if isinstance(step, s.BindMount)]
+        steps.before_root.append(s.OpenSources([(path, "/root/path"), *sources]))
+    if own_mounts and before is not None:
+        steps.mounts.append(s.SetRootPropagation(before[0], before[1], True, "/linux/rootfsPropagation"))
+    steps.mounts.append(s.OpenRoot(path, bind=own_mounts, private_parent=before is None))
+    steps.mounts.append(s.OpenNull())
+    steps.mounts += mounts
+
+    destinations = {os.path.normpath("/" + step.destination) for step in mounts if isinstance(step, s.BindMount)}
+    if "/dev" not in destinations:
+        steps.mounts += _devices(linux, spaces, options)
+    process = config.get("process", {})
+    if process.get("terminal"):
+        from pyrunc.plan.process import open_terminal
+
+        steps.mounts.append(open_terminal(process, make_console="/dev/console" not in destinations))
+    if cwd := process.get("cwd"):
+        steps.mounts.append(s.MakeWorkingDirectory(cwd, "/process/cwd"))
+
+    if not own_mounts:
+        steps.enter.append(s.Chroot())
+    elif options.no_pivot:
+        steps.enter.append(s.MoveRoot())
+    else:
+        steps.enter.append(s.PivotRoot())
+    if own_mounts and after:
+        steps.enter.append(s.MarkRoot(word, "/linux/rootfsPropagation", propagation=after))
+    for step in mounts:
+        late = step.type == "tmpfs" and step.options.copy_up
+        late = late or (os.path.normpath("/" + step.destination) == "/dev" and not isinstance(step, s.BindMount))
+        if late and step.options.read_only:
+            steps.hide.append(s.MarkMount(step.destination, step.origin))
+    if root.get("readonly"):
+        steps.hide.append(s.MarkRoot("read-only", "/root/readonly", attributes=m.MOUNT_ATTR_RDONLY))
+    for i, hidden in enumerate(linux.get("readonlyPaths", ())):
+        steps.hide.append(s.ReadonlyPath(hidden, f"/linux/readonlyPaths/{i}"))
+    for i, hidden in enumerate(linux.get("maskedPaths", ())):
+        steps.hide.append(s.MaskPath(hidden, f"/linux/maskedPaths/{i}"))
+    return steps
+
+
+def _mount(index: int, mount: dict[str, Any], bundle: str, spaces: Namespaces) -> s.Mount:
+    origin = f"/mounts/{index}"
+    destination = mount["destination"]
+    kind = mount.get("type", "")
+    options = MountOptions(mount.get("options"))
+    if options.remount:
+        return s.Remount(destination, kind, "", options, origin)
+    if options.bind or options.rbind or kind == "bind":
+        source = os.path.normpath(os.path.join(bundle, mount.get("source", "")))
+        return s.BindMount(destination, source, options.rbind, options, origin)
+    if kind == "cgroup":
+        return s.CgroupMount(destination, "cgroup" in spaces.new, options, origin)
+    if os.path.normpath("/" + destination) == "/dev":
+        options.defer_read_only()
+    return s.FilesystemMount(destination, kind, mount.get("source", ""), options, origin)
+
+
+def _devices(linux: dict[str, Any], spaces: Namespaces, options: Options) -> list[Step]:
+    """Nodes and links of /dev. In a user namespace mknod(2) makes no device, so the host's are shown."""
+    bind = spaces.has("user") or options.unprivileged
+    asked = [os.path.normpath(device["path"]) for device in linux.get("devices", ())]
+    steps: list[Step] = [
+        MakeDevice({"path": path, "type": "c", "major": major, "minor": minor, "fileMode": 0o666}, bind, "")
+        for path, major, minor in DEFAULT_DEVICES
+        if path not in asked
+    ]
+    steps += [
+        MakeDevice(device, bind, f"/linux/devices/{i}")
+        for i, device in enumerate(linux.get("devices", ()))
+        if os.path.normpath(device["path"]) != "/dev/ptmx"
+    ]
+    steps += [MakeLink(path, target) for path, target in LINKS]
+    steps.append(MakeLink("/dev/ptmx", "pts/ptmx", replace=True))
+    return steps

@@ -1,0 +1,246 @@
+"""State on disk: what is known of a container between two runs of the runtime.
+
+    ROOT/ID/state.json    who it is: pid and start time of init, bundle, cgroups, options
+    ROOT/ID/config.json   the configuration that it was created with
+    ROOT/ID/exec.fifo     `start` writes here, init reads
+    ROOT/ID/exec.result   init tells here how its start went, `start` reads
+
+The directory appears whole, by one rename, and state.json is replaced by rename: a reader never sees half of either.
+The directory itself carries the lock (flock(2)) of who changes the container. What can be asked of the kernel is not
+written down: a container is running if its init is, and `created` as long as somebody has exec.fifo open for reading.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+
+from pyrunc import jsonio
+from pyrunc.errors import Error
+from pyrunc.linux.proc import start_time
+from pyrunc.version import OCI_VERSION
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+.-")
+
+
+def check_id(container_id: str) -> None:
+    """An ID becomes a file name and a cgroup's name: runc's rule for what it may hold.
+
+    Raises:
+        Error: the ID is empty, too long, "." or "..", or has a character outside [a-zA-Z0-9_+.-].
+    """
+    if not container_id:
+        raise Error("the container ID is empty")
+    if len(container_id) > 255 or container_id in (".", "..") or not _ID_CHARACTERS.issuperset(container_id):
+        raise Error(f"invalid container ID {container_id!r}: only letters, digits and _ + . - and at most 255 of them")
+
+
+class State:
+    """One container's directory under the root.
+
+    Attributes:
+        directory: its path.
+        data: what state.json holds.
+    """
+
+    __slots__ = ("_lock", "data", "directory")
+
+    def __init__(self, directory: str, data: dict[str, Any]) -> None:
+        self.directory = directory
+        self.data = data
+        self._lock = -1
+
+    @classmethod
+    def create(cls, root: str, container_id: str, data: dict[str, Any], config: str) -> State:
+        """Take an ID: make its directory, locked, with a first state.json ("creating") and the configuration.
+
+        Raises:
+            Error: the ID is invalid or taken, or the root can't be written.
+        """
+        check_id(container_id)
+        directory = f"{root}/{container_id}"
+        building = f"{root}/.{container_id}.{os.getpid()}"  # no valid ID's name in `list`: it begins with a dot
+        try:
+            try:
+                os.mkdir(building, 0o711)
+            except FileNotFoundError:
+                os.makedirs(root, 0o711, exist_ok=True)
+                os.mkdir(building, 0o711)
+            state = cls(building, data)
+            try:
+                state.lock()
+                state.save()
+                state._write("config.json", config)
+                os.rename(building, directory)
+            except BaseException:
+                state.remove()
+                raise
+        except OSError as e:
+            if e.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                raise Error("a container with this ID exists already") from None
+            raise Error.from_os(e, action=f"make the state directory {directory}") from None
+        state.directory = directory
+        return state
+
+    @classmethod
+    def load(cls, root: str, container_id: str) -> State:
+        """The state of an existing container.
+
+        Raises:
+            Error: there is none of this ID ("container does not exist": engines match these words).
+        """
+        check_id(container_id)
+        directory = f"{root}/{container_id}"
+        try:
+            text = _read(f"{directory}/state.json")
+        except (FileNotFoundError, NotADirectoryError):
+            raise Error("container does not exist") from None
+        except OSError as e:
+            raise Error.from_os(e, action=f"read {directory}/state.json") from None
+        try:
+            data = jsonio.loads(text)
+        except jsonio.JSONError as e:
+            raise Error(str(e), action=f"read {directory}/state.json") from None
+        return cls(directory, data)
+
+    def lock(self) -> None:
+        """Wait until no other process changes this container, and keep others waiting until this one ends.
+
+        Raises:
+            Error: the container was deleted meanwhile.
+        """
+        if self._lock >= 0:
+            return
+        try:
+            fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise Error("container does not exist") from None
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        if os.fstat(fd).st_nlink == 0:
+            os.close(fd)
+            raise Error("container does not exist")
+        self._lock = fd
+
+    def unlock(self) -> None:
+        """Let others go on; a process that ends does this too."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def config(self) -> dict[str, Any]:
+        """The configuration that the container was created with."""
+        loaded: dict[str, Any] = jsonio.loads(_read(f"{self.directory}/config.json"))
+        return loaded
+
+    def save(self) -> None:
+        """Replace state.json."""
+        self._write("state.json", jsonio.dumps(self.data))
+
+    def _write(self, name: str, text: str) -> None:
+        temporary = f"{self.directory}/.{name}"
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            data = text.encode()
+            while data:
+                data = data[os.write(fd, data) :]
+        finally:
+            os.close(fd)
+        os.rename(temporary, f"{self.directory}/{name}")
+
+    def remove(self) -> None:
+        """Delete the directory. state.json goes first: from then on the container does not exist."""
+        for name in ("state.json", "config.json", "exec.fifo", "exec.result", ".state.json", ".config.json"):
+            try:
+                os.unlink(f"{self.directory}/{name}")
+            except FileNotFoundError:
+                pass
+        try:
+            os.rmdir(self.directory)
+        except FileNotFoundError:
+            pass
+        self.unlock()
+
+    # -- what the kernel knows
+
+    def alive(self) -> bool:
+        """Whether init is the process that was started as init, and has not ended."""
+        pid: int = self.data["pid"]
+        return pid > 0 and start_time(pid) == int(self.data["start_time"])
+
+    def status(self) -> str:
+        """creating, created, running, paused or stopped."""
+        if not self.alive():
+            return "stopped" if self.data["pid"] > 0 or not self._creating() else "creating"
+        if self.data["creating"]:
+            return "creating"
+        if self.waiting():
+            return "created"
+        return "paused" if self._frozen() else "running"
+
+    def _creating(self) -> bool:
+        """Whether the process that creates this container is still there: it holds the lock."""
+        if self._lock >= 0:
+            return True
+        try:
+            fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(fd)
+        return False
+
+    def waiting(self) -> bool:
+        """Whether init still waits for `start`: it alone holds exec.fifo open, and execve(2) closes it."""
+        try:
+            fd = os.open(f"{self.directory}/exec.fifo", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as e:
+            if e.errno in (errno.ENXIO, errno.ENOENT):
+                return False
+            raise
+        os.close(fd)
+        return True
+
+    def _frozen(self) -> bool:
+        if not self.data["cgroup"]:
+            return False
+        from pyrunc.cgroups.frozen import frozen
+
+        return frozen(self.data["cgroup"])
+
+    def oci(self) -> dict[str, Any]:
+        """The state as the specification prints it (runtime.md, State), with runc's additions."""
+        d = self.data
+        status = self.status()
+        state = {
+            "ociVersion": OCI_VERSION,
+            "id": d["id"],
+            "pid": d["pid"] if status not in ("stopped", "creating") else 0,
+            "status": status,
+            "bundle": d["bundle"],
+            "rootfs": d["rootfs"],
+            "created": d["created"],
+        }
+        if d["annotations"]:
+            state["annotations"] = d["annotations"]
+        state["owner"] = d["owner"]
+        return state
+
+
+def _read(path: str) -> str:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        text = b""
+        while data := os.read(fd, 1 << 20):
+            text += data
+    finally:
+        os.close(fd)
+    return text.decode()

@@ -1,0 +1,65 @@
+"""Steps of the control groups: the budget that a container is held to."""
+
+from __future__ import annotations
+
+from pyrunc.steps import Step
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.cgroups.base import Manager, Setting
+    from pyrunc.steps.context import Context
+
+
+class MakeCgroup(Step):
+    """Make the container's cgroup in every hierarchy; refuse one that is in use."""
+
+    __slots__ = ("manager",)
+
+    def __init__(self, manager: Manager, origin: str) -> None:
+        super().__init__(origin)
+        self.manager = manager
+
+    def describe(self) -> str:
+        if not self.manager.dirs:
+            return "make no cgroup: none is mounted"
+        more = len(self.manager.dirs) - 1
+        return f"make cgroup {self.manager.dirs[0]}" + (f" and {more} more" if more else "")
+
+    def run(self, ctx: Context) -> None:
+        self.manager.check_empty()
+        self.manager.create()
+        ctx.cgroup = self.manager
+
+    def undo(self, ctx: Context) -> None:
+        if ctx.cgroup is not None:  # not one that was refused because others live in it
+            self.manager.remove()
+
+
+class SetLimit(Step):
+    """Write one value into one cgroup file."""
+
+    __slots__ = ("manager", "setting")
+
+    def __init__(self, manager: Manager, setting: Setting) -> None:
+        super().__init__(setting.pointer)
+        self.manager = manager
+        self.setting = setting
+
+    def describe(self) -> str:
+        return self.setting.describe()
+
+    def run(self, ctx: Context) -> None:
+        self.manager.apply(self.setting)
+
+
+class JoinCgroup(Step):
+    """Put init into the container's cgroup before it does anything that would be charged to another."""
+
+    __slots__ = ()
+
+    def describe(self) -> str:
+        return "put init into the cgroup"
+
+    def run(self, ctx: Context) -> None:
+        if ctx.cgroup is not None:
+            ctx.cgroup.add(ctx.init_pid)

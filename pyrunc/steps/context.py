@@ -1,0 +1,174 @@
+"""What the steps of one operation share: the container they build, and the line between its two processes."""
+
+from __future__ import annotations
+
+import os
+
+from pyrunc import jsonio
+from pyrunc.errors import Error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from pyrunc.cgroups.base import Manager
+    from pyrunc.steps import Step
+
+
+class Context:
+    """The state that steps read and leave for each other.
+
+    Attributes:
+        id: the container's ID.
+        bundle: absolute path of its bundle.
+        config: its configuration, as loaded (pyrunc/config).
+        state: what hooks get on stdin (runtime-spec runtime.md, State), without status and pid.
+        cgroup: the container's cgroup; None where the host gives none and none is needed.
+        init_pid: host process ID of the container's init, 0 before it exists.
+        channel: the line to the other process while a container is being created.
+        root_fd: the container's root directory as an O_PATH descriptor, -1 before it is known (init only).
+        null_fd: the host's /dev/null, verified; what hides masked files (init only).
+        sources: host directories and files opened before init changed its user, by path (init only).
+        console_fd: connected console socket, -1 without one; or the pty master once it exists.
+        start_fd, result_fd: where init waits for `start`, and where it tells how that went.
+        peer_start, peer_result: the other ends of these, where they are pipes (see pyrunc/handover.py).
+        stdio: descriptors that become the process's 0, 1 and 2; None to keep the caller's.
+        preserve: how many descriptors from 3 up the container's process is to get.
+        executable: path of the container's program as found by FindExecutable.
+        environment: the container process's environment.
+        in_cwd: the process is where process.cwd says.
+        keep: descriptors that init does not close, besides those named here (a debug log).
+        trace: called with each step before it runs (`--debug`).
+        warn: called with a line that the user should see although nothing failed.
+    """
+
+    __slots__ = (
+        "bundle",
+        "cgroup",
+        "channel",
+        "config",
+        "console_fd",
+        "environment",
+        "executable",
+        "id",
+        "in_cwd",
+        "init_pid",
+        "keep",
+        "null_fd",
+        "peer_result",
+        "peer_start",
+        "preserve",
+        "result_fd",
+        "root_fd",
+        "sources",
+        "start_fd",
+        "state",
+        "stdio",
+        "trace",
+        "warn",
+    )
+
+    def __init__(self, container_id: str, bundle: str, config: dict[str, Any]) -> None:
+        self.id = container_id
+        self.bundle = bundle
+        self.config = config
+        self.state: dict[str, Any] = {}
+        self.cgroup: Manager | None = None
+        self.init_pid = 0
+        self.channel: Channel | None = None
+        self.root_fd = -1
+        self.null_fd = -1
+        self.sources: dict[str, int] = {}
+        self.console_fd = -1
+        self.start_fd = -1
+        self.result_fd = -1
+        self.peer_start = -1
+        self.peer_result = -1
+        self.stdio: tuple[int, int, int] | None = None
+        self.preserve = 0
+        self.executable = ""
+        self.environment: dict[bytes, bytes] = {}
+        self.in_cwd = False
+        self.keep: set[int] = set()
+        self.trace: Callable[[Step], None] | None = None
+        self.warn: Callable[[str], None] = _ignore
+
+    def peer(self) -> Channel:
+        """The channel, where there must be one."""
+        assert self.channel is not None
+        return self.channel
+
+
+def _ignore(line: str) -> None:
+    """Nobody asked to be warned."""
+
+
+class Channel:
+    """Messages between the runtime and init, one JSON value a line, over a pair of pipes.
+
+    Both ends are close-on-exec. The other side's death is an end of file, never a hang.
+    """
+
+    __slots__ = ("_buffer", "reader", "writer")
+
+    def __init__(self, reader: int, writer: int) -> None:
+        self.reader = reader
+        self.writer = writer
+        self._buffer = b""
+
+    @classmethod
+    def pair(cls) -> tuple[Channel, Channel]:
+        """Two connected ends."""
+        a_reads, b_writes = os.pipe()
+        b_reads, a_writes = os.pipe()
+        return cls(a_reads, a_writes), cls(b_reads, b_writes)
+
+    def close(self) -> None:
+        """Close this process's copy of this end."""
+        for fd in (self.reader, self.writer):
+            if fd >= 0:
+                os.close(fd)
+        self.reader = self.writer = -1
+
+    def hang_up(self) -> None:
+        """No more messages from here: the other side sees the end of file."""
+        if self.writer >= 0:
+            os.close(self.writer)
+            self.writer = -1
+
+    def send(self, kind: str, value: Any = None) -> None:
+        """Send one message; Error when nobody is left to read it (Python ignores SIGPIPE)."""
+        try:
+            os.write(self.writer, jsonio.dumps([kind, value]).encode() + b"\n")
+        except BrokenPipeError:
+            raise Error("the other process is gone") from None
+
+    def send_error(self, e: Error) -> None:
+        """Send an error so that `receive` raises it on the other side."""
+        self.send("error", [e.reason, e.pointer, e.action, e.errno])
+
+    def receive(self) -> tuple[str, Any]:
+        """The next message.
+
+        Raises:
+            Error: the other side sent an error, or ended without a word.
+        """
+        while b"\n" not in self._buffer:
+            data = os.read(self.reader, 65536)
+            if not data:
+                raise Error("the other process ended unexpectedly")
+            self._buffer += data
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        kind, value = jsonio.loads(line.decode())
+        if kind == "error":
+            reason, pointer, action, errno = value
+            raise Error(reason, pointer=pointer, action=action, errno=errno)
+        return kind, value
+
+    def expect(self, kind: str) -> Any:
+        """The value of the next message, which must be a `kind`."""
+        got, value = self.receive()
+        if got != kind:
+            raise Error(f"expected {kind!r} from the other process, got {got!r}")
+        return value

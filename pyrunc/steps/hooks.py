@@ -1,0 +1,153 @@
+"""Running hooks (runtime-spec config.md, POSIX-platform Hooks)."""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+
+from pyrunc import jsonio
+from pyrunc.errors import Error
+from pyrunc.steps import Step
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyrunc.steps.context import Context
+
+
+class RunHook(Step):
+    """Run one hook to its end: state on its stdin, its environment and no more, its failure ours.
+
+    Attributes:
+        status: the container status that the hook is told.
+        inside: the hook runs in the container's namespaces, so it is told the process ID seen there.
+        before: steps for the hook's process alone, before its program starts.
+    """
+
+    __slots__ = ("before", "hook", "inside", "kind", "status")
+
+    def __init__(
+        self,
+        kind: str,
+        hook: dict[str, Any],
+        status: str,
+        origin: str,
+        *,
+        inside: bool = False,
+        before: list[Step],
+    ) -> None:
+        super().__init__(origin)
+        self.kind = kind
+        self.hook = hook
+        self.status = status
+        self.inside = inside
+        self.before = before
+
+    def describe(self) -> str:
+        return f"{self.kind} hook {self.hook['path']}"
+
+    def run(self, ctx: Context) -> None:
+        path = self.hook["path"]
+        arguments = self.hook.get("args") or [path]
+        environment = self._environment(ctx)
+        state = dict(ctx.state)
+        state["status"] = self.status
+        if self.inside:
+            state["pid"] = os.getpid()
+        stdin_r, stdin_w = os.pipe()
+        output_r, output_w = os.pipe()
+        failure_r, failure_w = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                for step in self.before:
+                    step.run(ctx)
+                from pyrunc.linux.process import reset_signals
+
+                reset_signals()
+                if not self.inside:
+                    os.chdir(ctx.bundle)  # as under runc; the specification does not say
+                os.dup2(stdin_r, 0)
+                os.dup2(output_w, 1)
+                os.dup2(output_w, 2)
+                os.execve(path, arguments, environment)
+            except OSError as e:
+                os.write(failure_w, os.strerror(e.errno or 0).encode())
+            finally:
+                os._exit(127)
+        for fd in (stdin_r, output_w, failure_w):
+            os.close(fd)
+        try:
+            status, output = self._finish(pid, stdin_w, output_r, jsonio.dumps(state).encode())
+            failure = os.read(failure_r, 4096).decode()
+        finally:
+            os.close(output_r)
+            os.close(failure_r)
+        if failure:
+            # said in words of our own: engines take "no such file" for the container's command (see errors.py)
+            raise Error("could not be run: " + failure.replace("No such file or directory", "it does not exist"))
+        if status:
+            code = os.waitstatus_to_exitcode(status)
+            how = f"exit status {code}" if code >= 0 else f"signal {-code}"
+            said = output.decode(errors="replace").strip()[-512:]
+            raise Error(f"failed with {how}" + (f": {said}" if said else ""))
+
+    def _environment(self, ctx: Context) -> dict[Any, Any]:
+        given = self.hook.get("env")
+        if given is None:
+            # Neither said by the specification nor safe to change: as under runc, a hook without `env` has the
+            # runtime's environment, a startContainer hook the container's.
+            return dict(ctx.environment) if self.inside and ctx.environment else dict(os.environ)
+        return dict(e.split("=", 1) if "=" in e else (e, "") for e in given if e)
+
+    def _finish(self, pid: int, stdin_w: int, output_r: int, state: bytes) -> tuple[int, bytes]:
+        """Feed the state, gather the output, wait for the end, kill at the deadline."""
+        timeout = self.hook.get("timeout")
+        deadline = None if timeout is None else time.monotonic() + timeout
+        output = b""
+        os.set_blocking(stdin_w, False)
+        poll = select.poll()
+        poll.register(stdin_w, select.POLLOUT)
+        poll.register(output_r, select.POLLIN)
+        pidfd = os.pidfd_open(pid)
+        poll.register(pidfd, select.POLLIN)
+        writing = True
+        try:
+            while True:
+                left = None if deadline is None else max(0, int((deadline - time.monotonic()) * 1000))
+                events = poll.poll(left)
+                if not events:
+                    os.kill(pid, 9)
+                    os.waitpid(pid, 0)
+                    raise Error(f"ran longer than its timeout of {timeout} s and was killed")
+                for fd, _ in events:
+                    if fd == stdin_w and writing:
+                        try:
+                            state = state[os.write(stdin_w, state) :]
+                        except BrokenPipeError:  # a hook need not read it
+                            state = b""
+                        if not state:
+                            poll.unregister(stdin_w)
+                            os.close(stdin_w)
+                            writing = False
+                    elif fd == output_r:
+                        data = os.read(output_r, 65536)
+                        output = (output + data)[-65536:]
+                        if not data:
+                            poll.unregister(output_r)
+                    elif fd == pidfd:
+                        # not when its output ends: a hook may leave a process behind that keeps the pipe open
+                        return os.waitpid(pid, 0)[1], output + self._rest(output_r)
+        finally:
+            if writing:
+                os.close(stdin_w)
+            os.close(pidfd)
+
+    def _rest(self, output_r: int) -> bytes:
+        os.set_blocking(output_r, False)
+        try:
+            return os.read(output_r, 65536)
+        except BlockingIOError:
+            return b""

@@ -1,0 +1,63 @@
+"""Steps that write down who init is: for the next operation, and for the caller."""
+
+from __future__ import annotations
+
+import os
+
+from pyrunc.errors import Error
+from pyrunc.linux.proc import start_time
+from pyrunc.steps import Step
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.state import State
+    from pyrunc.steps.context import Context
+
+
+class RecordInit(Step):
+    """Write init's identity to state.json: once when it exists, again when the container is created."""
+
+    __slots__ = ("creating", "state")
+
+    def __init__(self, state: State, *, creating: bool) -> None:
+        super().__init__()
+        self.state = state
+        self.creating = creating
+
+    def describe(self) -> str:
+        return "record init" if self.creating else "record that the container is created"
+
+    def run(self, ctx: Context) -> None:
+        data = self.state.data
+        data["pid"] = ctx.init_pid
+        started = start_time(ctx.init_pid)
+        if started is None:
+            raise Error("init has ended")
+        data["start_time"] = started
+        data["creating"] = self.creating
+        if ctx.cgroup is not None:
+            data["cgroup"] = ctx.cgroup.save()  # less than was planned where a rootless container goes without
+        self.state.save()
+
+
+class WritePidFile(Step):
+    """Write init's process ID to `--pid-file`, whole or not at all."""
+
+    __slots__ = ("path",)
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path = path
+
+    def describe(self) -> str:
+        return f"write the process ID to {self.path}"
+
+    def run(self, ctx: Context) -> None:
+        directory, slash, name = self.path.rpartition("/")
+        temporary = f"{directory}{slash}.{name}"
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        try:
+            os.write(fd, str(ctx.init_pid).encode())
+        finally:
+            os.close(fd)
+        os.rename(temporary, self.path)

@@ -1,0 +1,221 @@
+"""Steps of the runtime's own process: bringing init to life and keeping in step with it.
+
+runtime                          init
+───────                          ────
+StartInit  ── clone3 ──────────▶ (in its new namespaces)
+MapIds, JoinCgroup, …            Await "set up"
+Tell "set up" ─────────────────▶ mounts, devices, …
+Await "mounted" ◀─────────────── Tell "mounted"
+prestart, createRuntime hooks    Await "hooked"
+Tell "hooked" ─────────────────▶ createContainer hooks, pivot_root, user, capabilities, …
+Await "ready" ◀───────────────── WaitForStart …
+`start` writes to exec.fifo ───▶ startContainer hooks, seccomp, execve
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+
+from pyrunc import steps
+from pyrunc.errors import Error
+from pyrunc.linux import process as p
+from pyrunc.steps import Step
+from pyrunc.steps.context import Channel
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.steps.context import Context
+
+
+class StartInit(Step):
+    """Make the process that becomes the container, with clone3(2) and therefore without executing anything anew.
+
+    Where it must first enter existing namespaces (`stage`), an intermediate process does that and makes init its
+    sibling (CLONE_PARENT), because a process can't leave what it entered, and a PID or time namespace counts only for
+    children. The same detour serves a caller with threads, whose locks fork(2) knows how to release and clone3 does not.
+
+    Attributes:
+        flags: CLONE_NEW* of the namespaces to make.
+        stage: what the intermediate process does.
+        init: what init does.
+        mappings: uid and gid mappings for a NewUserNamespace in `stage`.
+    """
+
+    __slots__ = ("flags", "init", "mappings", "stage")
+
+    def __init__(
+        self,
+        flags: int,
+        stage: list[Step],
+        init: list[Step],
+        mappings: tuple[list[dict[str, int]], list[dict[str, int]]] | None = None,
+    ) -> None:
+        super().__init__("/linux/namespaces")
+        self.flags = flags
+        self.stage = stage
+        self.init = init
+        self.mappings = mappings
+
+    def describe(self) -> str:
+        new = [kind for kind, (flag, _) in p.NAMESPACES.items() if self.flags & flag]
+        return "start init" + (f" in new {', '.join(new)} namespaces" if new else "")
+
+    def run(self, ctx: Context) -> None:
+        ours, theirs = Channel.pair()
+        if not self.stage and p.threads() == 1:
+            pid = p.clone3(self.flags)
+            if pid == 0:
+                self._init(ctx, theirs)
+            theirs.close()
+            ctx.channel = ours
+        else:
+            stage_pid = os.fork()
+            if stage_pid == 0:
+                self._stage(ctx, theirs)
+            theirs.close()
+            ctx.channel = ours
+            pid = 0
+            try:
+                if self.mappings is not None:
+                    from pyrunc.steps.namespaces import map_ids
+
+                    map_ids(ours.expect("map"), *self.mappings)
+                    ours.send("mapped")
+                pid = ours.expect("pid")
+            finally:
+                if not pid:
+                    ours.hang_up()  # a stage that still waits for an answer is not to wait for ever
+                os.waitpid(stage_pid, 0)
+        ctx.init_pid = pid
+        ctx.state["pid"] = pid
+
+    def _stage(self, ctx: Context, channel: Channel) -> None:
+        """The intermediate process; never returns."""
+        try:
+            ctx.channel = channel
+            steps.run(self.stage, ctx)
+            pid = p.clone3(self.flags | p.CLONE_PARENT)
+            if pid == 0:
+                self._init(ctx, channel)
+            channel.send("pid", pid)
+            os._exit(0)
+        except (Error, OSError) as e:
+            channel.send_error(steps.explain(e, self))
+        except BaseException as e:  # noqa: BLE001  the parent must hear of it, whatever it is
+            channel.send_error(Error(f"internal error: {e!r}"))
+        finally:
+            os._exit(1)
+
+    def _init(self, ctx: Context, channel: Channel) -> None:
+        """The container's first process, until it executes the container's program; never returns."""
+        # A collection would write to every object's header, and each page written is charged to the container
+        gc.disable()
+        ctx.channel = channel
+        try:
+            ours = {channel.reader, channel.writer, ctx.start_fd, ctx.result_fd, ctx.console_fd, *ctx.keep}
+            if ctx.stdio is not None:
+                for number, fd in enumerate([os.dup(fd) for fd in ctx.stdio]):
+                    os.dup2(fd, number)
+            # What the caller left open is its own, and must not be seen in here at any moment (CVE-2024-21626)
+            p.keep_only(ours | set(range(3, 3 + ctx.preserve)))
+            steps.run(self.init, ctx)
+        except (Error, OSError) as e:
+            _report(ctx, e if isinstance(e, Error) else steps.explain(e, self))
+        except BaseException as e:  # noqa: BLE001  the parent must hear of it, whatever it is
+            _report(ctx, Error(f"internal error: {e!r}"))
+        finally:
+            os._exit(1)
+
+    def undo(self, ctx: Context) -> None:
+        if ctx.init_pid:
+            os.kill(ctx.init_pid, 9)
+            os.waitpid(ctx.init_pid, 0)
+            ctx.init_pid = 0
+        if ctx.channel is not None:
+            ctx.channel.close()
+
+
+def _report(ctx: Context, e: Error) -> None:
+    """Tell whoever is waiting what went wrong: the runtime while it creates, `start` afterwards."""
+    channel = ctx.peer()
+    if channel.writer < 0:
+        channel = Channel(-1, ctx.result_fd)
+    try:
+        channel.send_error(e)
+    except Error:
+        pass  # nobody is waiting any more, and there is nobody else to tell
+
+
+class JoinContainer(Step):
+    """Enter the namespaces of a running container, all at once by its init's pidfd (setns(2), Linux 5.8).
+
+    A process without a mount namespace of its own has a root directory that is not its namespace's root: that
+    is entered too.
+    """
+
+    __slots__ = ("chroot", "flags")
+
+    def __init__(self, flags: int, chroot: bool) -> None:
+        super().__init__()
+        self.flags = flags
+        self.chroot = chroot
+
+    def describe(self) -> str:
+        kinds = [kind for kind, (flag, _) in p.NAMESPACES.items() if self.flags & flag]
+        return f"join the container's {', '.join(kinds)} namespaces"
+
+    def run(self, ctx: Context) -> None:
+        pid = ctx.state["pid"]
+        pidfd = os.pidfd_open(pid)
+        root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_CLOEXEC) if self.chroot else -1
+        p.setns(pidfd, self.flags)
+        os.close(pidfd)
+        if self.chroot:
+            os.fchdir(root)
+            os.chroot(".")
+            os.close(root)
+
+
+class HoldRoot(Step):
+    """Hold this process's root directory by a descriptor, as init holds the one it builds."""
+
+    __slots__ = ()
+
+    def describe(self) -> str:
+        return "open the root directory"
+
+    def run(self, ctx: Context) -> None:
+        ctx.root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+class Tell(Step):
+    """Let the other process go on."""
+
+    __slots__ = ("kind",)
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def describe(self) -> str:
+        return f"tell the other process: {self.kind}"
+
+    def run(self, ctx: Context) -> None:
+        ctx.peer().send(self.kind)
+
+
+class Await(Step):
+    """Wait for the other process; its error is raised here."""
+
+    __slots__ = ("kind",)
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def describe(self) -> str:
+        return f"wait for the other process: {self.kind}"
+
+    def run(self, ctx: Context) -> None:
+        ctx.peer().expect(self.kind)
