@@ -123,7 +123,9 @@ def mappings(config: Config) -> None:
 
 
 def _check_runs(runs: list[Config], at: str) -> None:
-    """What the kernel answers EINVAL to, in words: empty runs, runs past the last id, runs that overlap."""
+    """What the kernel answers EINVAL to, in words: too many runs, empty ones, past the last id, overlapping."""
+    if len(runs) > 340:  # UID_GID_MAP_MAX_EXTENTS
+        raise Error(f"{len(runs)} runs of ids are more than the kernel's 340", pointer=at)
     for index, run in enumerate(runs):
         if run["size"] == 0:
             raise Error("0 ids can't be mapped", pointer=f"{at}/{index}/size")
@@ -349,17 +351,15 @@ def check_host(config: Config, bundle: str) -> None:
         raise Error.from_os(e, pointer="/root/path", action=root) from None
     if not stat.S_ISDIR(mode):
         raise Error("is not a directory", pointer="/root/path", action=root)
-    path = _spaces(config).get("network")
-    for key in config.get("linux", {}).get("sysctl", ()) if path else ():
-        # as runc: joining the namespace that the runtime is in makes it the host's parameter
-        if key.startswith(("net.", "net/")) and _same_namespace(path, "/proc/self/ns/net"):
-            reason = "belongs to the runtime's own network namespace, which the container joins"
-            raise Error(reason, pointer=pointer("/linux/sysctl", key))
-
-
-def _same_namespace(path: str | None, own: str) -> bool:
-    try:
-        one, other = os.stat(path or ""), os.stat(own)
-    except OSError as e:
-        raise Error.from_os(e, action=f"stat {path}") from None
-    return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
+    linux = config.get("linux", {})
+    keys = [key for key in linux.get("sysctl", ()) if key.startswith(("net.", "net/"))]
+    for index, space in enumerate(linux.get("namespaces", ()) if keys else ()):
+        # as runc: joining the namespace that the runtime is in would set the host's parameters
+        if space["type"] == "network" and space.get("path"):
+            try:
+                joined, own = os.stat(space["path"]), os.stat("/proc/self/ns/net")
+            except OSError as e:
+                raise Error.from_os(e, pointer=f"/linux/namespaces/{index}/path", action=space["path"]) from None
+            if (joined.st_dev, joined.st_ino) == (own.st_dev, own.st_ino):
+                reason = "belongs to the runtime's own network namespace, which the container joins"
+                raise Error(reason, pointer=pointer("/linux/sysctl", keys[0]))

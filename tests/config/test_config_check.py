@@ -11,10 +11,15 @@ from typing import Any
 import pytest
 from config_samples import ENGINES, EVERYTHING, PODMAN, changed
 
+from pyrunc.config import rules
 from pyrunc.config._table import CONFIG, PROCESS, RESOURCES
 from pyrunc.config.check import pointer, unknown, valid, without_nulls
 from pyrunc.config.explain import errors, explain, validator
 from pyrunc.config.texts import PATTERNS
+from pyrunc.errors import Error
+
+#: Names and indices that lead to a place in a value.
+Path = tuple[Any, ...]
 
 #: Of every type, at the ends of every range and a step beyond.
 WRONG: list[Any] = [
@@ -24,7 +29,7 @@ WRONG: list[Any] = [
 ]
 
 
-def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+def places(value: Any, path: Path = ()) -> Iterator[Path]:
     yield path
     if isinstance(value, dict):
         for name, item in value.items():
@@ -34,13 +39,13 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
             yield from places(item, (*path, index))
 
 
-def follow(value: Any, path: tuple[Any, ...]) -> Any:
+def follow(value: Any, path: Path) -> Any:
     for part in path:
         value = value[part]
     return value
 
 
-def sections() -> Iterator[tuple[dict[str, Any], tuple[Any, ...]]]:
+def sections() -> Iterator[tuple[dict[str, Any], Path]]:
     """The sample in valid parts, which are quicker to judge a thousand times, and the place of what is in each."""
     required = {name: EVERYTHING[name] for name in ("ociVersion", "root")}
     linux = EVERYTHING["linux"]
@@ -54,8 +59,9 @@ def sections() -> Iterator[tuple[dict[str, Any], tuple[Any, ...]]]:
         yield required | {"linux": {"resources": {name: value}}}, ("linux", "resources", name)
 
 
-def mutations() -> Iterator[tuple[tuple[Any, ...], Any]]:
+def mutations() -> Iterator[tuple[Path, Any]]:
     """The sample with one place changed, in turn: replaced by each wrong value, removed, added to."""
+    path: Path
     for path in ((), ("linux",), ("linux", "resources")):
         for wrong in WRONG:
             yield path, wrong if not path else changed(EVERYTHING, **{"__".join(path): wrong})
@@ -106,6 +112,23 @@ def test_every_refusal_is_explained_at_its_place_in_a_line() -> None:
         assert "\n" not in str(error)
         seen += 1
     assert seen > 600
+
+
+def test_rules_take_whatever_the_schema_lets_through() -> None:
+    """Rules rely on the shape; where a valid value surprises one, it is a traceback for a user."""
+    passed = broken = 0
+    for _, mutation in mutations():
+        if not valid(mutation, CONFIG):
+            continue
+        config = PODMAN | mutation | {"linux": PODMAN["linux"] | mutation.get("linux", {})}
+        try:
+            for rule in rules.RULES:
+                rule(config)
+            passed += 1
+        except Error:
+            broken += 1
+    assert passed > 100
+    assert broken > 100
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def test_a_file_that_may_not_be_read(number: int, tmp_path: Path, monkeypatch: p
     def refuse(*_: object) -> int:
         raise OSError(number, os.strerror(number))  # root, whom tests may run as, may read any file
 
-    monkeypatch.setattr(files.os, "open", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     words = {errno.EACCES: "access refused (EACCES)", errno.EIO: "Input/output error"}[number]
     assert line(tmp_path) == f"open {tmp_path}/config.json: {words}"
 
@@ -234,7 +234,7 @@ def test_resources_from_a_pipe_on_standard_input(monkeypatch: pytest.MonkeyPatch
     try:
         # more than a pipe holds, so it comes in pieces
         text = json.dumps({"unified": {"x": "y" * 200000}, "pids": None}).encode()
-        thread = threading.Thread(target=lambda: (write_all(writer, text), os.close(writer)))
+        thread = threading.Thread(target=write_and_close, args=(writer, text))
         thread.start()
         assert configs.load_resources("-") == {"unified": {"x": "y" * 200000}}
         thread.join()
@@ -243,9 +243,9 @@ def test_resources_from_a_pipe_on_standard_input(monkeypatch: pytest.MonkeyPatch
         os.close(saved)
 
 
-def write_all(fd: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(fd, data) :]
+def write_and_close(fd: int, data: bytes) -> None:
+    with open(fd, "wb") as f:
+        f.write(data)
 
 
 def test_loading_leaves_no_descriptor_open(tmp_path: Path) -> None:

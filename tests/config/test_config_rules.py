@@ -195,6 +195,11 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     (PODMAN, {"linux__uidMappings": runs((0, 1000, 0))}, "/linux/uidMappings/0/size: 0 ids can't be mapped"),
     (
         PODMAN,
+        {"linux__uidMappings": runs(*((i, i, 1) for i in range(341)))},
+        "/linux/uidMappings: 341 runs of ids are more than the kernel's 340",
+    ),
+    (
+        PODMAN,
         {"linux__uidMappings": runs((0, 0, 10), (9, 100, 5))},
         "/linux/uidMappings/1/containerID: overlaps an earlier mapping",
     ),
@@ -450,5 +455,5 @@ def test_network_parameters_of_the_runtimes_own_namespace_are_refused(bundle: Pa
 
 def test_a_namespace_to_join_that_is_not_there(bundle: Path) -> None:
     config = changed(PLAIN, linux__namespaces=namespaces(network="/nowhere"), linux__sysctl={"net.a": "1"})
-    with pytest.raises(Error, match="stat /nowhere: does not exist"):
+    with pytest.raises(Error, match=r"^/linux/namespaces/0/path: /nowhere: does not exist$"):
         rules.check_host(config, str(bundle))
