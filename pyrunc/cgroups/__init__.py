@@ -111,9 +111,7 @@ def manager(
     """
     inner = clean(cgroups_path)
     if inner == "/" or (cgroups_path and not inner):
-        raise Error(
-            "a container may not live in the root cgroup", pointer="/linux/cgroupsPath", action=cgroups_path
-        )
+        raise Error("a container may not live in the root cgroup", pointer="/linux/cgroupsPath", action=cgroups_path)
     own: dict[str, str] = {}
     for line in proc_self_cgroup.splitlines():
         _, controllers, path = line.split(":", 2)

@@ -134,9 +134,7 @@ class Manager:
                     self._go_without(directory)
                     continue
                 self._unmake()
-                raise Error.from_os(
-                    e, pointer="/linux/cgroupsPath", action=f"make cgroup {directory}"
-                ) from None
+                raise Error.from_os(e, pointer="/linux/cgroupsPath", action=f"make cgroup {directory}") from None
             except Error:
                 self._unmake()
                 raise
@@ -277,9 +275,7 @@ class Manager:
                 action=f"check cgroup {directory}",
             )
         if self.frozen():
-            raise Error(
-                "the cgroup is frozen", pointer="/linux/cgroupsPath", action=f"check cgroup {directory}"
-            )
+            raise Error("the cgroup is frozen", pointer="/linux/cgroupsPath", action=f"check cgroup {directory}")
 
     def kill(self, signal: int) -> None:
         """Send a signal to every process in the cgroup, those included that are forked meanwhile.
@@ -374,19 +370,20 @@ class Manager:
             _check_above(directory, setting)
         try:
             self._write(directory, setting)
+        except Error as e:
+            e.pointer, e.action = setting.pointer, setting.describe()
+            raise
         except OSError as e:
             if setting.otherwise is not None and e.errno in _UNSUPPORTED:
                 self.apply(setting.otherwise)
-                return
-            if setting.optional and e.errno in _UNSUPPORTED:
-                return
-            if setting.first is None or e.errno != errno.EINVAL:
+            elif setting.first is not None and e.errno == errno.EINVAL:
+                self.apply(setting.first)
+                try:
+                    self._write(directory, setting)
+                except OSError as again:
+                    raise self._explain(again, directory, setting) from None
+            elif not setting.optional or e.errno not in _UNSUPPORTED:
                 raise self._explain(e, directory, setting) from None
-            self.apply(setting.first)
-            try:
-                self._write(directory, setting)
-            except OSError as again:
-                raise self._explain(again, directory, setting) from None
 
     def _apply_devices(self, setting: Any) -> None:
         raise NotImplementedError

@@ -233,9 +233,9 @@ def _hugetlb_v1(directory: str) -> dict[str, Any]:
     found = {}
     for size, name in _huge_pages(directory, ".usage_in_bytes"):
         prefix = f"{directory}/{name}"
-        found[size] = _some(
-            usage=number(prefix + ".usage_in_bytes"), max=number(prefix + ".max_usage_in_bytes")
-        ) | {"failcnt": number(prefix + ".failcnt")}
+        found[size] = _some(usage=number(prefix + ".usage_in_bytes"), max=number(prefix + ".max_usage_in_bytes")) | {
+            "failcnt": number(prefix + ".failcnt")
+        }
     return found
 
 

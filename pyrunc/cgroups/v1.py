@@ -164,11 +164,7 @@ class V1(Manager):
             kept = number(directory + "/cpu.shares")
             if kept != int(setting.value):
                 bound = "most" if kept < int(setting.value) else "least"
-                raise Error(
-                    f"the {bound} that the kernel takes is {kept}",
-                    pointer=setting.pointer,
-                    action=setting.describe(),
-                )
+                raise Error(f"the {bound} that the kernel takes is {kept}")
 
     def _explain(self, e: OSError, directory: str, setting: Setting) -> Error:
         if setting.file == "memory.limit_in_bytes" and e.errno == errno.EBUSY:
@@ -186,9 +182,7 @@ class V1(Manager):
         if directory is None:
             if self.rootless or (not self.paths and not setting.asked):
                 return
-            raise Error(
-                "the devices controller is not mounted", pointer=setting.pointer, action=setting.describe()
-            )
+            raise Error("the devices controller is not mounted", pointer=setting.pointer, action=setting.describe())
         try:
             setting.write_v1(directory)
         except OSError as e:

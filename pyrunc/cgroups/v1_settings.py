@@ -19,9 +19,7 @@ _THROTTLE = {
 }
 
 
-def convert(
-    resources: dict[str, Any], at: str, devices: bool, elsewhere: Collection[str] = ()
-) -> list[Setting]:
+def convert(resources: dict[str, Any], at: str, devices: bool, elsewhere: Collection[str] = ()) -> list[Setting]:
     """See `pyrunc.cgroups.base.Manager.settings`.
 
     Args:
@@ -43,9 +41,7 @@ def convert(
     if block := resources.get("blockIO"):
         found += _block(block, at + "/blockIO")
     if limits := resources.get("hugepageLimits"):
-        found += hugetlb(
-            limits, at + "/hugepageLimits", ".max" if "hugetlb" in elsewhere else ".limit_in_bytes"
-        )
+        found += hugetlb(limits, at + "/hugepageLimits", ".max" if "hugetlb" in elsewhere else ".limit_in_bytes")
     if network := resources.get("network"):
         found += _network(network, at + "/network")
     if devices_of := resources.get("rdma"):
@@ -79,9 +75,7 @@ def _memory(memory: dict[str, Any], at: str) -> list[Setting]:
     # Both are on their way out of kernels and of the specification; the newer kernel just does not have them.
     for key, file in (("kernel", "kmem"), ("kernelTCP", "kmem.tcp")):
         if value := memory.get(key):
-            found.append(
-                Setting("memory", f"memory.{file}.limit_in_bytes", str(value), f"{at}/{key}", optional=True)
-            )
+            found.append(Setting("memory", f"memory.{file}.limit_in_bytes", str(value), f"{at}/{key}", optional=True))
     if (swappiness := memory.get("swappiness")) is not None:
         if swappiness > 100:
             raise Error(f"{swappiness} is not from 0 to 100", pointer=at + "/swappiness")
@@ -145,14 +139,10 @@ def _block(block: dict[str, Any], at: str) -> list[Setting]:
         here = f"{at}/weightDevice/{i}"
         if weight := device.get("weight"):
             found.append(
-                _weight(
-                    "blkio.weight_device", "blkio.bfq.weight_device", f"{node} {weight}", here + "/weight"
-                )
+                _weight("blkio.weight_device", "blkio.bfq.weight_device", f"{node} {weight}", here + "/weight")
             )
         if weight := device.get("leafWeight"):
-            found.append(
-                Setting("blkio", "blkio.leaf_weight_device", f"{node} {weight}", here + "/leafWeight")
-            )
+            found.append(Setting("blkio", "blkio.leaf_weight_device", f"{node} {weight}", here + "/leafWeight"))
     for key, file in _THROTTLE.items():
         for i, device in enumerate(block.get(key) or ()):
             value = f"{device['major']}:{device['minor']} {device['rate']}"
@@ -171,9 +161,7 @@ def hugetlb(limits: list[dict[str, Any]], at: str, suffix: str) -> list[Setting]
     for i, limit in enumerate(limits):
         value, here = str(limit["limit"]), f"{at}/{i}"
         found.append(Setting("hugetlb", f"hugetlb.{limit['pageSize']}{suffix}", value, here))
-        found.append(
-            Setting("hugetlb", f"hugetlb.{limit['pageSize']}.rsvd{suffix}", value, here, optional=True)
-        )
+        found.append(Setting("hugetlb", f"hugetlb.{limit['pageSize']}.rsvd{suffix}", value, here, optional=True))
     return found
 
 

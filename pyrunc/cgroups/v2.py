@@ -129,9 +129,7 @@ class V2(Manager):
     def _directory(self, setting: Setting) -> str:
         directory = self.paths.get("")
         if directory is None:
-            raise Error(
-                "no cgroup could be made or joined", pointer=setting.pointer, action=setting.describe()
-            )
+            raise Error("no cgroup could be made or joined", pointer=setting.pointer, action=setting.describe())
         return directory
 
     def _write(self, directory: str, setting: Setting) -> None:
