@@ -28,6 +28,7 @@ def run(call: Call) -> int:
         detach=options.bool("detach"),
         keep=options.bool("keep"),
         subreaper=not options.bool("no-subreaper"),
+        forward_signals=True,
     )
 
 

@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 def execute(call: Call) -> int:
     """``pyrunc exec``; the status of the process, 0 with `--detach`."""
     options = call.options
-    container = Container.load(call.id, root=call.root)
-    path = options.text("process")
-    if path:
-        process = config.load_process(path)
+    container = Container.load(call.id, root=call.root, log=call.log)
+    if options.text("process"):
+        process = config.load_process(options.text("process"))
     else:
         if len(call.arguments) < 2:
             raise Error("exec args cannot be empty")
-        process = config.load(container.bundle)["process"]
-        process["args"] = call.arguments[1:]
+        # the container's own process, but for what was asked for
+        process = container.config().get("process", {"cwd": "/"}) | {"args": call.arguments[1:]}
         change(process, options)
         process = config.check_process(process)
     return container.exec(
         process,
+        forward_signals=True,
         detach=options.bool("detach"),
         console_socket=options.text("console-socket") or None,
         pidfd_socket=options.text("pidfd-socket") or None,

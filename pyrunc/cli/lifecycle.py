@@ -14,39 +14,54 @@ if TYPE_CHECKING:
 
 def start(call: Call) -> int:
     """``pyrunc start``."""
-    Container.load(call.id, root=call.root).start()
+    _container(call).start()
     return 0
 
 
 def state(call: Call) -> int:
     """``pyrunc state``."""
-    write(jsonio.dumps(Container.load(call.id, root=call.root).state(), indent=2) + "\n")
+    write(jsonio.dumps(_container(call).state(), indent=2) + "\n")
     return 0
 
 
 def kill(call: Call) -> int:
     """``pyrunc kill``."""
+    container = _container(call)
     number = signal_number(call.arguments[1] if len(call.arguments) > 1 else "TERM")
-    Container.load(call.id, root=call.root).kill(number, all=call.options.bool("all"))
+    try:
+        container.kill(number, all=call.options.bool("all"))
+    except Error as e:
+        # containerd sends SIGKILL to `--all` while it cleans up, after init has ended
+        if not call.options.bool("all") or e.reason != "container not running":
+            raise
     return 0
 
 
 def delete(call: Call) -> int:
     """``pyrunc delete``."""
-    Container.load(call.id, root=call.root).delete(force=call.options.bool("force"))
+    force = call.options.bool("force")
+    try:
+        _container(call).delete(force=force)
+    except Error as e:
+        if not force or e.reason != "container does not exist":
+            raise
     return 0
 
 
 def pause(call: Call) -> int:
     """``pyrunc pause``."""
-    Container.load(call.id, root=call.root).pause()
+    _container(call).pause()
     return 0
 
 
 def resume(call: Call) -> int:
     """``pyrunc resume``."""
-    Container.load(call.id, root=call.root).resume()
+    _container(call).resume()
     return 0
+
+
+def _container(call: Call) -> Container:
+    return Container.load(call.id, root=call.root, log=call.log)
 
 
 def signal_number(word: str) -> int:
@@ -55,7 +70,7 @@ def signal_number(word: str) -> int:
     Raises:
         Error: where it names none.
     """
-    import _signal  # type: ignore[import-not-found]  # signal would load enum
+    import _signal  # signal would load enum
 
     if word.isascii() and word.isdigit() and int(word) < _signal.NSIG:
         return int(word)
