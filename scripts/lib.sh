@@ -82,3 +82,47 @@ need_venv() {
     site=$("$venv/bin/python" -I -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
     [[ -f $site/pyrunc-clone.pth ]] || printf '%s\n' "$repo" >"$site/pyrunc-clone.pth"
 }
+
+# What a runtime needs of the mounts around it, and a chroot often lacks: `/` must be a mount point (pivot_root(2) refuses
+# otherwise) and the cgroup file systems must be mounted. Where one is missing, run the script again in a mount namespace of
+# its own that has it; nothing changes for the rest of the machine.
+#
+# usage: need_mounts "$@"   (with the script's own arguments)
+need_mounts() {
+    local root_is_mount='' cgroups=''
+    grep -q '^[^ ]* [^ ]* [^ ]* [^ ]* / ' /proc/self/mountinfo 2>/dev/null && root_is_mount=1
+    grep -Eq ' - cgroup2? ' /proc/self/mountinfo 2>/dev/null && cgroups=1
+    [[ -r /proc/self/mountinfo ]] || fail "/proc is not mounted: mount -t proc proc /proc"
+    grep -q ' - sysfs ' /proc/self/mountinfo || fail "/sys is not mounted: mount -t sysfs sysfs /sys"
+    [[ -c /dev/null ]] || fail "/dev has no devices: bind-mount the host's into this chroot (mount --rbind /dev …/dev)"
+    [[ -z $root_is_mount || -z $cgroups ]] || return 0
+    [[ -z ${PYRUNC_OWN_MOUNTS:-} ]] || fail "could not make the mounts that a runtime needs (cgroups, / as a mount point)"
+    ((EUID == 0)) || return 0
+    [[ -n $root_is_mount ]] || say "this is a chroot and its / is no mount point, which pivot_root(2) wants: using a mount namespace where it is"
+    [[ -n $cgroups ]] || say "no cgroup file system is mounted, and limits are set through it: mounting it in a mount namespace of this script's own"
+    # shellcheck disable=SC2016  # the inner shell expands it
+    PYRUNC_OWN_MOUNTS=1 exec unshare --mount --propagation private /bin/bash -c '
+        set -eu
+        directory=$PWD
+        if ! grep -q "^[^ ]* [^ ]* [^ ]* [^ ]* / " /proc/self/mountinfo; then
+            mount --rbind / /mnt
+            root=/mnt
+        fi
+        if ! grep -Eq " - cgroup2? " /proc/self/mountinfo; then
+            # /proc/self/cgroup has a line for each hierarchy: "4:memory:/", and "0::/" for version 2.
+            place=${root:-}/sys/fs/cgroup
+            if grep -qv "^0:" /proc/self/cgroup; then
+                mount -t tmpfs -o mode=755 cgroup "$place"
+                while IFS=: read -r number controllers _; do
+                    [ "$number" != 0 ] || continue
+                    mkdir "$place/${controllers#name=}"
+                    mount -t cgroup -o "$controllers" cgroup "$place/${controllers#name=}"
+                done </proc/self/cgroup
+            else
+                mount -t cgroup2 cgroup2 "$place"
+            fi
+        fi
+        [ -z "${root:-}" ] || exec chroot "$root" /bin/sh -c "cd \"\$1\" && shift && exec \"\$@\"" - "$directory" "$@"
+        exec "$@"
+    ' - "$(readlink -f "$0")" "$@"
+}
