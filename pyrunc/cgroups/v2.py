@@ -185,15 +185,32 @@ def hand_down(mountpoint: str, directory: str) -> None:
     if _missing(directory, available):
         for current in _chain(mountpoint, directory):
             missing = _missing(current, available)
+            if not missing:
+                continue
+            if _has_processes(current):
+                return
             try:
-                if missing:
-                    write(current + "/cgroup.subtree_control", "+" + " +".join(missing))
+                write(current + "/cgroup.subtree_control", "+" + " +".join(missing))
             except OSError:
                 for controller in missing:  # it was all or none
                     try:
                         write(current + "/cgroup.subtree_control", "+" + controller)
                     except OSError:
                         continue
+
+
+def _has_processes(directory: str) -> bool:
+    """Whether the rule against processes beside child cgroups keeps a cgroup from handing controllers down.
+
+    The kernel says so itself, but of the threaded controllers (cpu, pids, …): enabling them is allowed, and makes
+    the cgroup the root of a threaded subtree, in whose other cgroups no container can live any more.
+    """
+    try:
+        return os.path.exists(directory + "/cgroup.type") and read(directory + "/cgroup.procs") != ""
+    except OSError as e:
+        if e.errno == errno.EOPNOTSUPP:  # threaded
+            return True
+        raise
 
 
 def _missing(directory: str, wanted: Iterable[str]) -> list[str]:
@@ -210,6 +227,8 @@ def enable(mountpoint: str, directory: str, controllers: Iterable[str]) -> None:
     for current in _chain(mountpoint, directory):
         for controller in _missing(current, controllers):
             try:
+                if _has_processes(current):
+                    raise OSError(errno.EBUSY, "")
                 write(current + "/cgroup.subtree_control", "+" + controller)
             except OSError as e:
                 if e.errno == errno.EBUSY:
