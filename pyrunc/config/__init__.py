@@ -33,12 +33,15 @@ def load(bundle: str) -> dict[str, Any]:
 
 
 def load_process(path: str) -> dict[str, Any]:
-    """A process for exec, from a file of its own: config.json's process. "-" reads standard input.
+    """A process for exec, from a file of its own: config.json's process.
+
+    Args:
+        path: a file, a FIFO such as a shell's <(command), or "-" for standard input.
 
     Raises:
         Error: as `load`; pointers are into this file.
     """
-    return check_process(read(path))
+    return check_process(read(path, pipe=True))
 
 
 def check_process(value: Any) -> dict[str, Any]:
@@ -56,12 +59,15 @@ def check_process(value: Any) -> dict[str, Any]:
 
 
 def load_resources(path: str) -> dict[str, Any]:
-    """Resources for update: config.json's linux.resources. "-" reads standard input.
+    """Resources for update: config.json's linux.resources.
+
+    Args:
+        path: as for `load_process`.
 
     Raises:
         Error: as `load`; pointers are into this file.
     """
-    resources: dict[str, Any] = _shaped(read(path), "resources", RESOURCES)
+    resources: dict[str, Any] = _shaped(read(path, pipe=True), "resources", RESOURCES)
     return resources
 
 

@@ -23,7 +23,7 @@ UINT32: Any = (int, 0, 4294967295)
 USER: Any = (
     object,
     {"uid": UINT32, "gid": UINT32, "umask": UINT32, "additionalGids": (list, UINT32, 0), "username": object},
-    ("uid", "gid"),
+    (),
     (),
 )
 STRINGS: Any = (list, str, 0)

@@ -16,14 +16,18 @@ if TYPE_CHECKING:
 LIMIT = 16 << 20
 
 
-def read(path: str) -> Any:
-    """The value in a JSON file. "-" stands for standard input, which may be a pipe.
+def read(path: str, *, pipe: bool = False) -> Any:
+    """The value in a JSON file.
+
+    Args:
+        pipe: whether the path may also be a FIFO, as a shell's <(command) is, or "-" for standard input.
 
     Raises:
-        Error: the file isn't there, isn't a regular file, is too long, isn't UTF-8 or isn't JSON.
+        Error: the file isn't there, isn't a regular one, is too long, isn't UTF-8 or isn't JSON.
     """
-    name = "standard input" if path == "-" else path
-    data = _content(0, name) if path == "-" else _regular_file(path)
+    from_stdin = pipe and path == "-"
+    name = "standard input" if from_stdin else path
+    data = _content(0, name) if from_stdin else _file(path, pipe)
     if not data.strip():
         raise Error(f"{name} is empty")
     try:
@@ -40,11 +44,11 @@ def read(path: str) -> Any:
     return value
 
 
-def _regular_file(path: str) -> bytes:
-    """The content of a file. Opening waits for nobody: a FIFO in its place is an error, not a hang."""
+def _file(path: str, pipe: bool) -> bytes:
+    """The content of a file. Where a pipe isn't asked for, opening waits for nobody and a FIFO is an error."""
     folder, _, name = path.rpartition("/")
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | (0 if pipe else os.O_NONBLOCK))
     except (FileNotFoundError, NotADirectoryError):
         raise Error(f"JSON specification file {name} not found in {folder or '.'}") from None
     except ValueError:  # a NUL in the path
@@ -53,7 +57,7 @@ def _regular_file(path: str) -> bytes:
         raise Error.from_os(e, action=f"open {path}") from None
     try:
         mode = os.fstat(fd).st_mode
-        if not stat.S_ISREG(mode):
+        if not stat.S_ISREG(mode) and not (pipe and stat.S_ISFIFO(mode)):
             kind = "a directory" if stat.S_ISDIR(mode) else "a FIFO" if stat.S_ISFIFO(mode) else "a device"
             raise Error(f"{path} is {kind}, not a regular file")
         return _content(fd, path)

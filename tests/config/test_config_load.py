@@ -226,6 +226,16 @@ def test_resources(tmp_path: Path) -> None:
     assert str(caught.value) == '/pids/limit: "5" is not an integer'
 
 
+def test_process_from_a_shells_process_substitution(tmp_path: Path) -> None:
+    """runc exec -p <(echo '{…}'): a FIFO whose writer may be late."""
+    os.mkfifo(tmp_path / "fifo")
+    text = json.dumps(PLAIN["process"])
+    thread = threading.Timer(0.1, lambda: (tmp_path / "fifo").write_text(text))
+    thread.start()
+    assert configs.load_process(f"{tmp_path}/fifo") == PLAIN["process"]
+    thread.join()
+
+
 def test_resources_from_a_pipe_on_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     reader, writer = os.pipe()
     saved = os.dup(0)
@@ -251,8 +261,8 @@ def write_and_close(fd: int, data: bytes) -> None:
 def test_loading_leaves_no_descriptor_open(tmp_path: Path) -> None:
     before = os.listdir("/proc/self/fd")
     configs.load(make_bundle(tmp_path, PLAIN))
-    os.mkfifo(tmp_path / "fifo")
-    for name in ("config.json", "fifo", "rootfs", "nothing"):
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    for name in ("config.json", "zero", "rootfs", "nothing"):
         with pytest.raises(Error):
             configs.load_process(f"{tmp_path}/{name}")
     assert os.listdir("/proc/self/fd") == before

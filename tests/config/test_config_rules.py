@@ -92,6 +92,7 @@ TAKEN: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"linux__uidMappings": runs((0, 1000, 1), (1, 100000, 999), (1000, 200000, 1), (2000, 0, 1000))},
     ),
     "last id of a mapping": (PODMAN, {"process__user__uid": 65535, "process__user__additionalGids": [65535]}),
+    "half a user is root's other half": (PODMAN, {"process__user": {"uid": 5}}),
     "no user is root": (PODMAN, {"process": {"cwd": "/", "args": ["a"]}}),
     "mapping to the last id": (PODMAN, {"linux__uidMappings": runs((0, 0, 4294967295))}),
     "time offsets": (
