@@ -54,7 +54,7 @@ class Foreground:
 
             prctl(PR_SET_CHILD_SUBREAPER, 1)
         if forward_signals:
-            _signal.pthread_sigmask(_signal.SIG_BLOCK, range(1, _signal.NSIG))
+            _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
 
     def console(self) -> int:
         """A console socket whose other end is here, for a container with a terminal."""
@@ -121,14 +121,9 @@ class Foreground:
         os.set_blocking(writer, False)
         self._wakeup = (reader, writer)
         _signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        for number in range(1, _signal.NSIG):
-            if number in _NOT_FORWARDED and number not in (_signal.SIGCHLD, _signal.SIGWINCH):
-                continue
-            try:
+        for number in _signal.valid_signals():
+            if number not in _NOT_FORWARDED or number in (_signal.SIGCHLD, _signal.SIGWINCH):
                 _signal.signal(number, _noted)
-            except OSError as e:
-                if e.errno != errno.EINVAL:  # the C library keeps two signals for itself
-                    raise
         _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
         return reader
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
 import struct
 
@@ -169,13 +168,7 @@ def reset_signals() -> None:
     """Default disposition for every signal and an empty mask: CPython ignores SIGPIPE and SIGXFSZ, and execve(2) keeps that."""
     import _signal
 
-    for number in (_signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGINT):
-        _signal.signal(number, _signal.SIG_DFL)
-    for number in range(1, _signal.NSIG):
-        try:
-            if _signal.getsignal(number) not in (_signal.SIG_DFL, None):
-                _signal.signal(number, _signal.SIG_DFL)
-        except (OSError, ValueError) as e:
-            if isinstance(e, OSError) and e.errno != errno.EINVAL:
-                raise
+    for number in _signal.valid_signals():
+        if _signal.getsignal(number) != _signal.SIG_DFL:
+            _signal.signal(number, _signal.SIG_DFL)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())

@@ -105,9 +105,7 @@ def create(
     outside = hooks(config, "prestart", "creating") + hooks(config, "createRuntime", "creating")
     if outside:
         steps += [Await("mounted"), *outside, Tell("hooked")]
-    steps.append(Await("ready"))
-    steps += rlimit_steps(process)
-    return steps
+    return [*steps, *rlimit_steps(process), Await("ready")]
 
 
 def _start(
@@ -209,8 +207,7 @@ def exec_steps(
     steps.append(JoinCgroup())
     if (score := process.get("oomScoreAdj")) is not None:
         steps.append(SetOomScore(score))
-    steps += [Tell("set up"), Await("ready")]
-    return steps + rlimit_steps(process)
+    return [*steps, Tell("set up"), *rlimit_steps(process), Await("ready")]
 
 
 def hooks(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pyrunc.linux.process import CAP_SYS_ADMIN, CAPABILITIES
 from pyrunc.steps import Step
 from pyrunc.steps import process as s
+from pyrunc.steps.runtime import Await, Tell
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,11 +24,13 @@ def capability_mask(names: list[str]) -> int:
 
 
 def rlimit_steps(process: dict[str, Any]) -> list[Step]:
-    """Resource limits, set by the runtime when init has nothing left to do that they could hinder."""
-    return [
+    """Resource limits, set by the runtime: as late as can be, because they hinder init too, but before init changes its
+    user, because prlimit(2) of another user's process takes CAP_SYS_RESOURCE."""
+    limits: list[Step] = [
         s.SetRlimit(limit["type"], limit["soft"], limit["hard"], f"/process/rlimits/{i}")
         for i, limit in enumerate(process.get("rlimits", ()))
     ]
+    return [Await("limits"), *limits, Tell("limited")] if limits else []
 
 
 def process_steps(
@@ -51,6 +54,8 @@ def process_steps(
         steps.append(open_terminal(process, make_console=False))
     steps.append(s.SetEnvironment(process.get("env", []), uid))
     steps.append(s.ChangeDirectory(cwd, last=False))
+    if process.get("rlimits"):
+        steps += [Tell("limits"), Await("limited")]
     steps.append(s.DropBoundingSet(sets.get("bounding", 0)))
     if no_new_privileges:
         steps.append(s.NoNewPrivileges())
