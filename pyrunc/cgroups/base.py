@@ -215,8 +215,9 @@ class Manager:
                     continue
                 raise self._explain_join(e, directory) from None
 
-    def join(self, *, unified: bool = True) -> None:
-        """Move the calling process, which must have but one thread, into the cgroups.
+    def doors(self, *, unified: bool = True) -> dict[str, int]:
+        """Descriptors (close-on-exec) by which a process that is about to be made can `enter`, whatever its
+        user then.
 
         `add` may have to wait, around 10 ms on an idle machine, until the kernel has brought all forks and
         exits to a halt (cgroup_threadgroup_rwsem). It does so for every move but that of the caller's own
@@ -224,23 +225,55 @@ class Manager:
         CLONE_INTO_CGROUP of clone3(2).
 
         Args:
-            unified: false if the process was born into the v2 cgroup (``paths[""]``) already.
+            unified: false if the process will be born into the v2 cgroup (``paths[""]``).
+
+        Returns:
+            by directory; `enter` closes them.
 
         Raises:
-            Error: if it may not be moved.
+            Error: if one may not be opened, with none left open.
         """
         beside = self.paths.get("")
+        found: dict[str, int] = {}
         for directory in self.dirs.copy():
+            if directory == beside and not unified:
+                continue
+            file = "/cgroup.procs" if directory == beside else "/tasks"
             try:
-                if directory != beside:
-                    write(directory + "/tasks", "0")
-                elif unified:
-                    write(directory + "/cgroup.procs", "0")
+                found[directory] = os.open(directory + file, os.O_WRONLY | os.O_CLOEXEC)
             except OSError as e:
                 if self.rootless and e.errno in _REFUSED:
                     self._go_without(directory)
                     continue
+                for fd in found.values():
+                    os.close(fd)
                 raise self._explain_join(e, directory) from None
+        return found
+
+    def enter(self, doors: dict[str, int]) -> None:
+        """Move the calling process, which must have but one thread, through `doors`, and close them.
+
+        Raises:
+            Error: if it may not be moved.
+        """
+        try:
+            for directory, fd in doors.items():
+                try:
+                    os.write(fd, b"0")
+                except OSError as e:
+                    if not self.rootless or e.errno not in _REFUSED:
+                        raise self._explain_join(e, directory) from None
+        finally:
+            for fd in doors.values():
+                os.close(fd)
+
+    def join(self) -> None:
+        """Move the calling process, which must have but one thread, into the cgroups.
+
+        Raises:
+            Error: if it may not be moved.
+        """
+        self.enter(self.doors())
 
     def _explain_join(self, e: OSError, directory: str) -> Error:
         action = f"join cgroup {directory}"

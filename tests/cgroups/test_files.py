@@ -388,7 +388,7 @@ def test_the_own_process_joins_by_tasks_on_v1_and_by_procs_on_v2(tmp_path: Path)
     def joined() -> list[str]:
         return [str(p.relative_to(tmp_path)) for p in sorted(tmp_path.rglob("*")) if p.is_file() and p.read_text()]
 
-    manager.join(unified=False)
+    manager.enter(manager.doors(unified=False))
     assert joined() == ["p/web/tasks"]
     manager.join()
     assert joined() == ["p/web/tasks", "u/web/cgroup.procs"]

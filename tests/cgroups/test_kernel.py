@@ -65,6 +65,24 @@ def test_a_process_joins_by_itself(either: Manager, name: str) -> None:
     assert reap(pid) == 0
 
 
+def test_a_process_enters_by_doors_that_it_could_not_open(either: Manager, name: str) -> None:
+    """Init of a container with a user namespace is nobody on the host."""
+    either.create()
+    doors = either.doors()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setresuid(54321, 54321, 54321)
+            either.enter(doors)
+            where = read("/proc/self/cgroup")
+            os._exit(0 if where.count(f"/{name}/web\n") == len(either.dirs) else 1)
+        except (OSError, Error):
+            os._exit(2)
+    for fd in doors.values():
+        os.close(fd)
+    assert reap(pid) == 0
+
+
 def test_without_a_path_the_cgroup_is_below_the_runtimes_own(layout: Layout, name: str) -> None:
     own = read("/proc/self/cgroup")
     found = manager("", name, layout, own)
