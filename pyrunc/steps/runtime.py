@@ -7,7 +7,10 @@ MapIds, JoinCgroup, …            Await "set up"
 Tell "set up" ─────────────────▶ mounts, devices, …
 Await "mounted" ◀─────────────── Tell "mounted"
 prestart, createRuntime hooks    Await "hooked"
-Tell "hooked" ─────────────────▶ createContainer hooks, pivot_root, user, capabilities, …
+Tell "hooked" ─────────────────▶ createContainer hooks, pivot_root, …
+Await "limits" ◀──────────────── Tell "limits"
+SetRlimit …                      Await "limited"
+Tell "limited" ────────────────▶ user, capabilities, …
 Await "ready" ◀───────────────── WaitForStart …
 `start` writes to exec.fifo ───▶ startContainer hooks, seccomp, execve
 """
@@ -111,6 +114,7 @@ class StartInit(Step):
         """The container's first process, until it executes the container's program; never returns."""
         # A collection would write to every object's header, and each page written is charged to the container
         gc.disable()
+        os.umask(0)  # files made from here on have the modes that they are given, whatever the caller's umask is
         ctx.channel = channel
         try:
             ours = {channel.reader, channel.writer, ctx.start_fd, ctx.result_fd, ctx.console_fd, *ctx.keep}
