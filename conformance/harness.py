@@ -76,9 +76,13 @@ def requires(what: str | Callable[[Runtime], str | None]) -> pytest.MarkDecorato
     return pytest.mark.requires(what)
 
 
-def xfail_on(runtime: str, reason: str) -> pytest.MarkDecorator:
-    """A runtime is known to break the sentence quoted in the test's `spec`. Counts as failed in the table."""
-    return pytest.mark.xfail_on(runtime, reason)
+def xfail_on(runtime: str, reason: str, *, only: Iterable[str] = ()) -> pytest.MarkDecorator:
+    """A runtime is known to break the sentence quoted in the test's `spec`. Counts as failed in the table.
+
+    Args:
+        only: ids of parameters, where not all of a parametrized test's cases are meant.
+    """
+    return pytest.mark.xfail_on(runtime, reason, tuple(only))
 
 
 def not_applicable(reason: str) -> None:
@@ -187,9 +191,7 @@ class Cgroups:
         found: list[str] = []
         for top in self.mountpoints:
             for directory, names, _ in os.walk(top):
-                found.extend(
-                    os.path.join(directory, name) for name in names if token in os.path.join(directory, name)
-                )
+                found.extend(os.path.join(directory, name) for name in names if token in os.path.join(directory, name))
         return found
 
 
@@ -237,9 +239,7 @@ def children(pid: int) -> list[int]:
 
 def describe_process(pid: int) -> str:
     try:
-        words = (
-            pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        )
+        words = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
     except OSError:
         words = "?"
     return f"{pid} ({words.strip()[:200]})"
@@ -440,9 +440,7 @@ class Runtime:
 class Background:
     """A call of the runtime that is under way."""
 
-    def __init__(
-        self, runtime: Runtime, argv: list[str], input: str | bytes | None, popen: dict[str, Any]
-    ) -> None:
+    def __init__(self, runtime: Runtime, argv: list[str], input: str | bytes | None, popen: dict[str, Any]) -> None:
         self.argv = argv
         self.out, self.err = runtime.scratch("stdout"), runtime.scratch("stderr")
         popen.setdefault("env", runtime.env)
@@ -531,9 +529,7 @@ class RuntimeUnderTest:
         self.args = list(args)
         self.notes = notes
         self._help: dict[tuple[str, ...], str] = {}
-        out = subprocess.run(
-            [path, "--version"], capture_output=True, text=True, timeout=TIMEOUT * SCALE, check=False
-        )
+        out = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=TIMEOUT * SCALE, check=False)
         words = out.stdout.split("\n", 1)[0].split()
         if out.returncode or not words:
             raise pytest.UsageError(f"{path} --version: status {out.returncode} {out.stdout}{out.stderr}")
@@ -544,9 +540,7 @@ class RuntimeUnderTest:
             # sight
             umount(self.cgroups.unified)
             self.cgroups = Cgroups()
-            notes.append(
-                "crun refuses the hybrid cgroup layout: it runs without the unified hierarchy's mount"
-            )
+            notes.append("crun refuses the hybrid cgroup layout: it runs without the unified hierarchy's mount")
 
     def help(self, *command: str) -> str:
         if command not in self._help:
@@ -959,9 +953,7 @@ class Test:
         left += [f"mount {m.line}" for m in mounts() if m.line not in self.mounts_before]
         left += [f"cgroup {path}" for path in self.runtime.cgroups.having(self.token)]
         # names with a dot are a runtime's own caches and locks, which belong to no container
-        left += [
-            f"state {name} in --root" for name in os.listdir(self.runtime.root) if not name.startswith(".")
-        ]
+        left += [f"state {name} in --root" for name in os.listdir(self.runtime.root) if not name.startswith(".")]
         for directory in ("/dev/shm", "/run", f"/run/{self.runtime.name}", "/dev/mqueue", "/tmp"):
             if os.path.isdir(directory):
                 left += [f"file {directory}/{name}" for name in os.listdir(directory) if self.token in name]
@@ -1110,13 +1102,9 @@ class ConsoleSocket:
 #: name -> why it is missing, or None
 REQUIREMENTS: dict[str, Callable[[Runtime], str | None]] = {
     "cgroup v1": lambda r: None if r.cgroups.mode != "v2" else "the host has cgroup v2 only",
-    "cgroup v2": lambda r: (
-        None if r.cgroups.mode == "v2" else f"the host's cgroup layout is {r.cgroups.mode}"
-    ),
+    "cgroup v2": lambda r: None if r.cgroups.mode == "v2" else f"the host's cgroup layout is {r.cgroups.mode}",
     "CAP_SYS_RESOURCE": lambda r: (
-        None
-        if int(proc_status(os.getpid())["CapEff"], 16) >> 24 & 1
-        else "the tests run without CAP_SYS_RESOURCE"
+        None if int(proc_status(os.getpid())["CapEff"], 16) >> 24 & 1 else "the tests run without CAP_SYS_RESOURCE"
     ),
 }
 
@@ -1136,11 +1124,7 @@ def missing(what: str | Callable[[Runtime], str | None], runtime: Runtime) -> st
         return None if os.path.exists(f"/proc/self/ns/{name}") else f"the kernel has no {name} namespaces"
     if kind == "flag":
         command, flag = name.split()
-        return (
-            None
-            if flag in runtime.help(command)
-            else f"{runtime.name} {runtime.version} has no `{command} {flag}`"
-        )
+        return None if flag in runtime.help(command) else f"{runtime.name} {runtime.version} has no `{command} {flag}`"
     if kind == "subcommand":
         known = runtime.run(name, "--help")
         listed = f"\n{name}" in runtime.help().replace(" ", "") or f" {name} " in runtime.help()

@@ -38,9 +38,7 @@ def run(runtime: str, arguments: list[str], directory: str) -> dict[str, Any]:
     ]
     print(f"{runtime}: running; its log is {log}", file=sys.stderr)
     with open(log, "wb") as out:
-        status = subprocess.run(
-            argv, cwd=HERE.parent, stdout=out, stderr=subprocess.STDOUT, check=False
-        ).returncode
+        status = subprocess.run(argv, cwd=HERE.parent, stdout=out, stderr=subprocess.STDOUT, check=False).returncode
     if not os.path.exists(results):
         tail = pathlib.Path(log).read_text(errors="replace")[-3000:]
         raise SystemExit(f"{runtime}: the tests did not run (status {status}):\n{tail}")
@@ -89,16 +87,13 @@ def behind(results: list[dict[str, Any]]) -> list[str]:
     return [
         test
         for test, entry in first.items()
-        if entry["outcome"] == "failed"
-        and any(o["tests"].get(test, {}).get("outcome") == "passed" for o in others)
+        if entry["outcome"] == "failed" and any(o["tests"].get(test, {}).get("outcome") == "passed" for o in others)
     ]
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m conformance", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument(
-        "--runtimes", default="pyrunc,runc,crun", help="paths or names, the first is the one to judge"
-    )
+    parser.add_argument("--runtimes", default="pyrunc,runc,crun", help="paths or names, the first is the one to judge")
     parser.add_argument("--all", action="store_true", help="list also the tests that every runtime passes")
     parser.add_argument("--json", metavar="FILE", help="write all results as JSON")
     known, rest = parser.parse_known_args(argv)

@@ -42,7 +42,13 @@ def exec_json(container: Container, process: Json, *flags: str, **kw: Any) -> An
 
 
 def process(*args: str, **more: Any) -> Json:
-    return {"terminal": False, "user": {"uid": 0, "gid": 0}, "args": list(args), "cwd": "/", "env": ["PATH=/bin"]} | more
+    return {
+        "terminal": False,
+        "user": {"uid": 0, "gid": 0},
+        "args": list(args),
+        "cwd": "/",
+        "env": ["PATH=/bin"],
+    } | more
 
 
 @spec("runc-exec.8", "execute new process inside the container")
@@ -69,8 +75,8 @@ def test_stdin(running: Container) -> None:
 
 @spec("runc-exec.8", "runc exec [option ...] container-id [--] command [arg ...]")
 @pytest.mark.parametrize("dashes", [True, False])
-@xfail_on("runc", "runc 1.1 takes the dashes for the command")
-@xfail_on("crun", "crun 1.8 takes the dashes for the command")
+@xfail_on("runc", "runc 1.1 takes the dashes for the command", only=["True"])
+@xfail_on("crun", "crun 1.8 takes the dashes for the command", only=["True"])
 def test_options_of_the_command_are_the_command_s(running: Container, dashes: bool) -> None:
     dash = ["--"] if dashes else []
     result = running.runtime.run("exec", running.id, *dash, "printf", "[%s]", "-t", "--detach", "--", "-e")
@@ -146,7 +152,11 @@ def test_process_file_s_umask(running: Container) -> None:
     assert exec_json(running, wanted, check=True).stdout == "0027\n"
 
 
-@spec("config.md#linux-process", "capabilities (object, OPTIONAL) is an object containing arrays that specifies the sets of capabilities for the process.")
+@spec(
+    "config.md#linux-process",
+    "capabilities (object, OPTIONAL) is an object containing arrays that specifies the sets of capabilities"
+    " for the process.",
+)
 def test_process_file_s_capabilities(running: Container) -> None:
     wanted = process("grep", "^Cap", "/proc/self/status")
     wanted["capabilities"] = {"bounding": ["CAP_KILL"], "permitted": ["CAP_KILL"], "effective": ["CAP_KILL"]}
@@ -169,7 +179,9 @@ def test_capabilities_as_the_container_s(running: Container) -> None:
 @spec("runc-exec.8", "Add a capability to the bounding set for the process. Can be specified multiple times.")
 @requires("flag:exec --cap")
 def test_cap(running: Container) -> None:
-    result = running.exec("grep", "CapEff", "/proc/self/status", flags=["--cap", "CAP_CHOWN", "--cap", "CAP_FOWNER"], check=True)
+    result = running.exec(
+        "grep", "CapEff", "/proc/self/status", flags=["--cap", "CAP_CHOWN", "--cap", "CAP_FOWNER"], check=True
+    )
     assert int(result.stdout.split()[1], 16) & 0b1001 == 0b1001
 
 
@@ -266,7 +278,9 @@ def test_preserve_fds(running: Container) -> None:
         os.dup2(os.dup2(fd, 30), 3, inheritable=True)
 
     flags = ["--preserve-fds", "1"]
-    result = running.exec("sh", "-c", "cat <&3; [ -e /proc/self/fd/4 ] || echo no 4", flags=flags, preexec_fn=place, close_fds=False)
+    result = running.exec(
+        "sh", "-c", "cat <&3; [ -e /proc/self/fd/4 ] || echo no 4", flags=flags, preexec_fn=place, close_fds=False
+    )
     os.close(fd)
     assert result.stdout == "three\nno 4\n"
 
@@ -293,7 +307,10 @@ def test_tty_detached(running: Container, console: ConsoleSocket, flag: str) -> 
     assert "/dev/pts/" in text
 
 
-@spec("config.md#process", "terminal (bool, OPTIONAL) specifies whether a terminal is attached to the process, defaults to false.")
+@spec(
+    "config.md#process",
+    "terminal (bool, OPTIONAL) specifies whether a terminal is attached to the process, defaults to false.",
+)
 def test_process_file_with_terminal(running: Container, console: ConsoleSocket) -> None:
     wanted = process("sh", "-c", "tty; stty size; echo end; sleep 1000", terminal=True)
     wanted["consoleSize"] = {"height": 11, "width": 22}
@@ -403,7 +420,7 @@ WRONG_PROCESSES: dict[str, Any] = {
 
 @spec("config.md#process", "This value MUST be an absolute path.")
 @pytest.mark.parametrize("which", WRONG_PROCESSES)
-@xfail_on("crun", "crun 1.8 takes a relative cwd")
+@xfail_on("crun", "crun 1.8 takes a relative cwd", only=["relative cwd"])
 def test_wrong_process_file(running: Container, which: str) -> None:
     path = running.runtime.scratch("process.json")
     pathlib.Path(path).write_text(WRONG_PROCESSES[which])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pathlib
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,7 +16,6 @@ import pytest
 from conformance.harness import (
     Bundle,
     Container,
-    Runtime,
     alive,
     children,
     describe_process,
@@ -66,7 +65,10 @@ def test_keep(container: Container) -> None:
     assert not container.exists()
 
 
-@spec("runtime-linux.md#file-descriptors", "only the stdin, stdout and stderr file descriptors are kept open for the application")
+@spec(
+    "runtime-linux.md#file-descriptors",
+    "only the stdin, stdout and stderr file descriptors are kept open for the application",
+)
 def test_stdio_passes_through(bundle: Bundle, container: Container) -> None:
     bundle.sh("cat; echo out; echo err >&2")
     result = container.run(input="some input\n")
@@ -122,9 +124,13 @@ def test_signals_are_forwarded_many_times(bundle: Bundle, container: Container) 
     bundle.sh("n=0; trap 'n=$((n+1)); echo $n' USR1; trap 'exit 4' TERM; echo ready; while :; do sleep 0.01; done")
     running = container.run_background()
     until(lambda: "ready" in running.stdout, "the container's trap")
+
+    def said(n: int) -> bool:
+        return f"\n{n}\n" in running.stdout
+
     for n in range(1, 11):
         running.signal(signal.SIGUSR1)
-        until(lambda n=n: f"\n{n}\n" in running.stdout, f"signal {n}")
+        until(functools.partial(said, n), f"signal {n}")
     running.signal(signal.SIGTERM)
     assert running.wait().status == 4
 
@@ -219,9 +225,9 @@ def test_bundle_is_the_current_directory(bundle: Bundle, container: Container) -
 # ---------------------------------------------------------------------------------------------------- descriptors
 
 
-
-
-@spec("runtime-linux.md#file-descriptors", "By default, only the stdin, stdout and stderr file descriptors are kept open")
+@spec(
+    "runtime-linux.md#file-descriptors", "By default, only the stdin, stdout and stderr file descriptors are kept open"
+)
 @pytest.mark.parametrize("how", ["run", "create", "exec"])
 def test_no_descriptor_leaks_in(bundle: Bundle, container: Container, how: str) -> None:
     """CVE-2024-21626: neither the runtime's descriptors nor the caller's inheritable ones reach the process."""
@@ -260,7 +266,10 @@ def test_no_descriptor_of_the_host_s_to_change_into(bundle: Bundle, container: C
     assert result.status != 0
 
 
-@spec("runc-run.8", "Pass N additional file descriptors to the container (stdio + $LISTEN_FDS + N in total). Default is 0.")
+@spec(
+    "runc-run.8",
+    "Pass N additional file descriptors to the container (stdio + $LISTEN_FDS + N in total). Default is 0.",
+)
 @pytest.mark.parametrize("detached", [False, True])
 def test_preserve_fds(bundle: Bundle, container: Container, detached: bool) -> None:
     bundle.sh("cat <&3; cat <&4; [ -e /proc/self/fd/5 ] || echo no 5; echo end")
@@ -296,11 +305,18 @@ def test_preserve_fds_that_are_not_open(container: Container) -> None:
         assert len(os.listdir(f"/proc/{container.pid}/fd")) == 3, links
 
 
-@spec("runtime-linux.md#file-descriptors", "The runtime MAY pass additional file descriptors to the application to support features such as socket activation.")
+@spec(
+    "runtime-linux.md#file-descriptors",
+    "The runtime MAY pass additional file descriptors to the application to support features such as socket"
+    " activation.",
+)
 @xfail_on("crun", "crun 1.8 passes the descriptors and LISTEN_PID, and forgets LISTEN_FDS")
 @pytest.mark.parametrize("command", ["run", "create"])
 def test_listen_fds(bundle: Bundle, container: Container, command: str) -> None:
-    bundle.sh("echo $LISTEN_FDS ${LISTEN_PID:-none} $$; readlink /proc/self/fd/3; [ -e /proc/self/fd/4 ] || echo no 4; echo end")
+    bundle.sh(
+        "echo $LISTEN_FDS ${LISTEN_PID:-none} $$; readlink /proc/self/fd/3; [ -e /proc/self/fd/4 ] || echo no 4;"
+        " echo end"
+    )
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(container.runtime.scratch("listen"))
         listening.listen(1)
@@ -344,7 +360,10 @@ def test_nothing_of_the_caller_s_environment(bundle: Bundle, container: Containe
     assert "CONFORMANCE_TOKEN" not in result.stdout
 
 
-@spec("config.md#process", "args (array of strings, OPTIONAL) with similar semantics to IEEE Std 1003.1-2008 execvp's argv.")
+@spec(
+    "config.md#process",
+    "args (array of strings, OPTIONAL) with similar semantics to IEEE Std 1003.1-2008 execvp's argv.",
+)
 def test_arguments_as_they_are(bundle: Bundle, container: Container) -> None:
     words = ["printf", "[%s]", "", " ", "a b", "*", "$HOME", "-n", "ü", "new\nline", '"', "'", "\\"]
     assert container.output(*words) == "".join(f"[{word}]" for word in words[2:])
@@ -388,7 +407,11 @@ def test_sigpipe_ends_a_writer(bundle: Bundle, container: Container) -> None:
     assert container.run_output("sh", "-c", "(yes; echo $? >&2) | head -1")[0] == 0
 
 
-@spec("config.md#posix-platform-user", "umask (int, OPTIONAL) specifies the umask of the user. If unspecified, the umask should not be changed from the calling process' umask.")
+@spec(
+    "config.md#posix-platform-user",
+    "umask (int, OPTIONAL) specifies the umask of the user. If unspecified, the umask should not be changed"
+    " from the calling process' umask.",
+)
 @pytest.mark.parametrize("umask", [0o022, 0o077])
 def test_umask_of_the_config(bundle: Bundle, container: Container, umask: int) -> None:
     bundle.process["user"]["umask"] = umask
@@ -407,7 +430,10 @@ def test_umask_of_the_caller_does_no_harm(bundle: Bundle, container: Container, 
     assert (status, text) == (0, "666\n1777\n0022\n")
 
 
-@spec("config-linux.md#namespaces", "pid processes inside the container will only be able to see other processes inside the same container")
+@spec(
+    "config-linux.md#namespaces",
+    "pid processes inside the container will only be able to see other processes inside the same container",
+)
 def test_first_process(container: Container) -> None:
     """PID 1, a session of its own, and nothing of the runtime's beside it."""
     text = container.output("sh", "-c", "echo $$; cut -d ' ' -f 1,4,6 /proc/1/stat; ls /proc | grep -c '^[0-9]'")
@@ -490,5 +516,3 @@ def test_no_new_privileges(bundle: Bundle, container: Container) -> None:
         container.start()
         assert proc_status(container.pid)["NoNewPrivs"] == str(int(wanted))
         container.delete("--force")
-
-
