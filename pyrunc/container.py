@@ -209,15 +209,13 @@ class Container:
         return self._state.config()
 
     def pids(self) -> list[int]:
-        """Host process IDs of all its processes.
+        """Host process IDs of all its processes; without a cgroup only init is known.
 
-        Raises:
-            Error: it has ended, or has no cgroup.
+        None are left of a container that has ended, unless it shared its PID namespace.
         """
-        if self._state.status() == "stopped":
-            raise Error("container is not running")
-        manager = self._manager()
-        return manager.procs() if manager is not None else [self._state.data["pid"]]
+        if (manager := self._manager()) is not None:
+            return manager.procs()
+        return [self._state.data["pid"]] if self._state.alive() else []
 
     # -- what can be done to it
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pyrunc.container as library
 from pyrunc import jsonio
 from pyrunc.cli.program import write
@@ -18,10 +16,7 @@ if TYPE_CHECKING:
 
 def containers(call: Call) -> int:
     """``pyrunc list``."""
-    root = call.root
-    if call.globals.given("root") and not os.path.isdir(root):
-        raise Error(f"--root {root} does not exist")
-    found = library.containers(root)
+    found = library.containers(call.root)
     if call.options.bool("quiet"):
         write("".join(f"{entry['id']}\n" for entry in found))
     elif call.options.text("format", "table") == "json":
