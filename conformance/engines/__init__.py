@@ -1,0 +1,1 @@
+"""Container engines, driven end to end with the runtime under test."""

@@ -1,0 +1,260 @@
+"""A box: a machine of its own for an engine, so that nothing it does reaches the host and nothing it leaves can hide.
+
+Engines write all over a machine: ``/run``, ``/dev/shm/libpod_lock``, bridges, nftables rules, ``ip_forward``. A box is
+a process in new mount, network, PID and IPC namespaces with empty directories in those places and an overlay on
+``/etc``. Engines are started inside it by nsenter(1). What is left in it after a test (a process, a mount, an
+interface) was left by that test, and ending its PID 1 ends everything. Cgroups have no such wall, so every engine
+gets a parent cgroup with a name of the box's own.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable, Iterator
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+CGROUPS = "/sys/fs/cgroup"
+
+
+class Result:
+    """How a command ended.
+
+    Attributes:
+        status: its exit status (negative: the signal that ended it).
+        out, err: what it wrote; on a terminal everything is in `out`, with ``\\r\\n`` made ``\\n``.
+    """
+
+    def __init__(self, argv: list[str], status: int, out: str, err: str) -> None:
+        self.argv = argv
+        self.status = status
+        self.out = out
+        self.err = err
+
+    def __repr__(self) -> str:
+        return f"{' '.join(self.argv)}\nstatus {self.status}\nstdout: {self.out}\nstderr: {self.err}"
+
+
+class Box:
+    """See the module's text. Needs root.
+
+    Args:
+        hide: mount points that are unmounted in the box, and only there.
+        environment: variables for every command in the box, besides PATH and HOME.
+    """
+
+    def __init__(self, hide: list[str], environment: dict[str, str]) -> None:
+        self.name = f"box-{os.getpid()}-{time.monotonic_ns() // 1000 % 1_000_000}"
+        self.environment = {
+            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "HOME": "/root",
+        }
+        self.environment.update(environment)
+        self._unshare = subprocess.Popen(
+            ["unshare", "--mount", "--net", "--pid", "--ipc", "--fork", "--kill-child", "--mount-proc"]
+            + ["/usr/bin/python3", "-IS", f"{HERE}/box_init.py", *hide],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=self.environment,
+        )
+        assert self._unshare.stdout and self._unshare.stderr
+        if self._unshare.stdout.readline() != b"ready\n":
+            raise RuntimeError(f"the box did not start: {self._unshare.stderr.read().decode()}")
+        with open(f"/proc/{self._unshare.pid}/task/{self._unshare.pid}/children") as f:
+            self.init = int(f.read())
+
+    def close(self) -> None:
+        """End everything in the box, and remove its cgroups."""
+        os.kill(self.init, signal.SIGKILL)
+        self._unshare.communicate()
+        for directory in sorted(self.cgroups(), key=len, reverse=True):
+            retry(lambda d=directory: _gone(d), f"cgroup {directory} cannot be removed")  # type: ignore[misc]
+
+    # -- commands
+
+    def argv(self, command: tuple[str, ...]) -> list[str]:
+        return ["nsenter", "-t", str(self.init), "-m", "-n", "-p", "-i", "--", *command]
+
+    def run(self, *command: str, stdin: str = "", timeout: float = 60) -> Result:
+        """Run a command in the box.
+
+        Args:
+            stdin: what it reads.
+            timeout: seconds, after which the test fails.
+        """
+        done = subprocess.run(
+            self.argv(command),
+            input=stdin.encode(),
+            capture_output=True,
+            timeout=timeout,
+            env=self.environment,
+        )
+        return Result(
+            list(command),
+            done.returncode,
+            done.stdout.decode(errors="replace"),
+            done.stderr.decode(errors="replace"),
+        )
+
+    def start(self, *command: str) -> subprocess.Popen[bytes]:
+        """Start a command in the box; who starts it waits for it."""
+        return subprocess.Popen(
+            self.argv(command),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=self.environment,
+        )
+
+    def terminal(self, *command: str, say: list[tuple[str, str]], timeout: float = 30) -> Result:
+        """Run a command in the box on a terminal of its own, 100 columns by 40 rows.
+
+        Args:
+            say: pairs (wait for this text, then type that).
+        """
+        master, slave = pty.openpty()
+        termios.tcsetwinsize(slave, (40, 100))
+
+        def own_terminal() -> None:
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+        process = subprocess.Popen(
+            self.argv(command),
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env={**self.environment, "TERM": "xterm"},
+            start_new_session=True,
+            preexec_fn=own_terminal,
+        )
+        os.close(slave)
+        seen = ""
+        heard = 0
+        todo = list(say)
+        end = time.monotonic() + timeout
+        while True:
+            if time.monotonic() > end:
+                process.kill()
+                process.wait()
+                os.close(master)
+                raise AssertionError(f"{' '.join(command)}: no end after {timeout} s; on the terminal: {seen!r}")
+            if select.select([master], [], [], 0.1)[0]:
+                try:
+                    data = os.read(master, 65536)
+                except OSError:  # EIO: the last one closed the other side
+                    break
+                seen += data.decode(errors="replace").replace("\r\n", "\n")
+            if todo and todo[0][0] in seen[heard:]:
+                heard += seen[heard:].index(todo[0][0]) + len(todo[0][0])
+                os.write(master, todo.pop(0)[1].encode())
+        os.close(master)
+        return Result(list(command), process.wait(), seen, "(all on the terminal)")
+
+    # -- what is there
+
+    def path(self, path: str) -> str:
+        """The host's way to an absolute path in the box."""
+        return f"/proc/{self.init}/root{path}"
+
+    def read(self, path: str) -> str:
+        with open(self.path(path)) as f:
+            return f.read()
+
+    def processes(self) -> list[str]:
+        """ "PID COMMAND" of each process in the box but its init."""
+        found = []
+        for name in os.listdir(self.path("/proc")):
+            if not name.isdigit() or name == "1":
+                continue
+            try:
+                command = self.read(f"/proc/{name}/cmdline").replace("\0", " ").strip()
+                command = command or self.read(f"/proc/{name}/comm").strip()
+            except OSError:
+                continue  # ended in between
+            found.append(f"{name} {command}")
+        return found
+
+    def mounts(self) -> list[str]:
+        """Mount points in the box."""
+        return [line.split()[4] for line in self.read("/proc/1/mountinfo").splitlines()]
+
+    def interfaces(self) -> list[str]:
+        return sorted(line.split(":")[0].strip() for line in self.read("/proc/1/net/dev").splitlines()[2:])
+
+    def cgroups(self) -> list[str]:
+        """Directories of cgroups that carry the box's name, on every hierarchy."""
+        tops = [CGROUPS] + [e.path for e in os.scandir(CGROUPS) if e.is_dir(follow_symlinks=False)]
+        found = []
+        for top in tops:
+            for directory, _, _ in os.walk(f"{top}/{self.name}"):
+                found.append(directory)
+        return found
+
+    def cgroup_file(self, pid: int, v1: str, v2: str) -> str:
+        """What a file says in the cgroup of a process in the box.
+
+        Args:
+            v1: controller/file, e.g. ``memory/memory.limit_in_bytes``.
+            v2: file, e.g. ``memory.max``.
+        """
+        paths = {}
+        for line in self.read(f"/proc/{pid}/cgroup").splitlines():
+            _, controllers, path = line.split(":", 2)
+            for controller in controllers.split(","):
+                paths[controller] = path
+        controller, file = v1.split("/")
+        if controller in paths:
+            return self.read(f"{CGROUPS}/{controller}{paths[controller]}/{file}").strip()
+        return self.read(f"{CGROUPS}{paths['']}/{v2}").strip()
+
+
+def _gone(directory: str) -> bool:
+    try:
+        os.rmdir(directory)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def retry(check: Callable[[], bool], otherwise: str, seconds: float = 10) -> None:
+    """Wait until `check` is true, or fail with the text."""
+    end = time.monotonic() + seconds
+    while not check():
+        if time.monotonic() > end:
+            raise AssertionError(otherwise)
+        time.sleep(0.02)
+
+
+def needs_hiding(runtime: str) -> list[str]:
+    """Mounts that stop a runtime from working here at all: crun takes cgroup v1 or v2, not both at once."""
+    version = subprocess.run([runtime, "--version"], capture_output=True, text=True, check=True).stdout
+    unified = f"{CGROUPS}/unified"
+    return [unified] if re.match("crun version", version) and os.path.ismount(unified) else []
+
+
+def need(*programs: str) -> str:
+    """Why tests cannot run here, "" if they can."""
+    if os.geteuid():
+        return "needs root"
+    missing = [p for p in (*programs, "nsenter", "unshare", "busybox") if not shutil.which(p)]
+    return f"not installed: {', '.join(missing)}" if missing else ""
+
+
+def lines(text: str) -> Iterator[str]:
+    return (line.strip() for line in text.splitlines() if line.strip())
+
+
+if sys.platform != "linux":
+    raise ImportError("containers of this kind are Linux's")

@@ -1,0 +1,61 @@
+"""PID 1 of a box (see box.py): furnish the new mount and network namespaces, then reap what engines leave to init.
+
+Run as ``unshare … python3 -IS box_init.py [DIRECTORY-TO-UNMOUNT…]``; says "ready" when the box can be entered.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+#: Everything an engine writes outside the directories it is told to use.
+SCRATCH = ("/run", "/dev/shm", "/var/tmp", "/var/lib/containers", "/var/lib/containerd", "/var/lib/cni")
+
+
+def sh(*argv: str) -> None:
+    subprocess.run(argv, check=True)
+
+
+def furnish(hide: list[str]) -> None:
+    # A systemd host has a shared root: a runtime that forgets to make its mounts private shows it only there.
+    sh("mount", "--make-rprivate", "/")
+    sh("mount", "--make-rshared", "/")
+    for directory in hide:
+        sh("umount", directory)
+    for directory in SCRATCH:
+        if not os.path.isdir(directory):
+            continue  # the engine that wants it isn't installed
+        sh("mount", "-t", "tmpfs", "-o", "mode=0755", "box", directory)
+    os.chmod("/dev/shm", 0o1777)
+    os.mkdir("/run/etc")
+    os.mkdir("/run/etc/upper")
+    os.mkdir("/run/etc/work")
+    sh(
+        "mount",
+        "-t",
+        "overlay",
+        "-o",
+        "lowerdir=/etc,upperdir=/run/etc/upper,workdir=/run/etc/work",
+        "box",
+        "/etc",
+    )
+    sh("ip", "link", "set", "lo", "up")
+
+
+def reap() -> None:
+    while True:
+        signal.sigwait([signal.SIGCHLD])
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            continue  # nobody left to wait for
+
+
+if __name__ == "__main__":
+    furnish(sys.argv[1:])
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+    os.write(1, b"ready\n")
+    reap()
