@@ -134,7 +134,7 @@ class Manager:
                     self._go_without(directory)
                     continue
                 self._unmake()
-                raise Error.from_os(e, pointer="/linux/cgroupsPath", action=f"make cgroup {directory}") from None
+                raise Error.from_os(e, action=f"make cgroup {directory}") from None
             except Error:
                 self._unmake()
                 raise
@@ -304,11 +304,10 @@ class Manager:
         if pids := self.procs():
             raise Error(
                 f"the cgroup is in use: {len(pids)} process(es), e.g. {pids[0]}",
-                pointer="/linux/cgroupsPath",
                 action=f"check cgroup {directory}",
             )
         if self.frozen():
-            raise Error("the cgroup is frozen", pointer="/linux/cgroupsPath", action=f"check cgroup {directory}")
+            raise Error("the cgroup is frozen", action=f"check cgroup {directory}")
 
     def kill(self, signal: int) -> None:
         """Send a signal to every process in the cgroup, those included that are forked meanwhile.

@@ -57,7 +57,6 @@ class V2(Manager):
         if kind in ("threaded", "domain invalid"):
             raise Error(
                 f"no process can live there, its type is {kind!r}: one above is threaded or has processes",
-                pointer="/linux/cgroupsPath",
                 action=f"make cgroup {directory}",
             )
         hand_down(self.unified, os.path.dirname(directory))

@@ -32,9 +32,7 @@ def v1(layout: Layout, name: str) -> Iterator[Manager]:
     """A manager on this machine's v1 or hybrid hierarchies, whose cgroups are not made yet."""
     if layout.mode not in ("v1", "hybrid"):
         pytest.skip("needs cgroup v1")
-    found = manager(f"/{name}/web", name, layout, read("/proc/self/cgroup"))
-    yield found
-    _clear(found)
+    yield from _lent(manager(f"/{name}/web", name, layout, read("/proc/self/cgroup")))
 
 
 @pytest.fixture
@@ -45,11 +43,16 @@ def v2(layout: Layout, name: str) -> Iterator[Manager]:
     alone = Layout()
     alone.mode, alone.unified, alone.roots = "v2", layout.unified, {layout.unified: "/"}
     found = manager(f"/{name}/web", name, alone, "0::/\n")
-    control = layout.unified + "/cgroup.subtree_control"
-    before = read(control).split()
+    yield from _lent(found)
+
+
+def _lent(found: Manager) -> Iterator[Manager]:
+    """The manager; then everything is as before, on a hybrid machine also what v2's root hands down."""
+    control = found.unified + "/cgroup.subtree_control" if found.unified else ""
+    before = read(control).split() if control else []
     yield found
     _clear(found)
-    for controller in read(control).split():  # on a hybrid machine nobody else has enabled them
+    for controller in read(control).split() if control else ():
         if controller not in before:
             write(control, "-" + controller)
 

@@ -213,7 +213,7 @@ def test_create_makes_parents_and_takes_back_what_it_made_when_it_fails(tmp_path
     manager = V1({"pids": f"{tmp_path}/one/there/pod/web", "cpu": f"{tmp_path}/two/web"}, None, False)
     with pytest.raises(Error) as e:
         manager.create()
-    assert e.value.pointer == "/linux/cgroupsPath"
+    assert e.value.action == f"make cgroup {tmp_path}/two/web"
     assert [p.name for p in (tmp_path / "one/there").iterdir()] == []
 
 
@@ -297,7 +297,7 @@ def test_v2_refuses_a_place_where_no_process_can_live(tmp_path: Path, kind: str)
     manager = fake_v2(tmp_path, "a/web", {"cgroup.type": kind + "\n"})
     with pytest.raises(Error, match=f"its type is '{kind}'") as e:
         manager.create()
-    assert e.value.pointer == "/linux/cgroupsPath"
+    assert e.value.action == f"make cgroup {tmp_path}/a/web"
 
 
 def test_v2_hands_down_every_controller_that_there_is(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -11,11 +12,12 @@ from typing import Any
 import pytest
 
 from pyrunc.cgroups import Layout, manager
-from pyrunc.cgroups.base import Manager, number, read
+from pyrunc.cgroups.base import Manager, number, read, write
 from pyrunc.cgroups.devices import Filter, attach, build, parse
 from pyrunc.cgroups.v1 import V1
 from pyrunc.errors import Error
 from pyrunc.linux import bpf
+from pyrunc.linux.process import CLONE_NEWUSER, unshare
 
 pytestmark = pytest.mark.root
 
@@ -217,6 +219,24 @@ def test_kill_reaches_all_and_the_frozen_too(either: Manager, spawn: Callable[[]
     assert either.procs() == []
 
 
+def test_v2_kills_on_a_kernel_without_a_file_for_it(
+    v2: Manager, spawn: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def before_5_14(path: str, text: str) -> None:
+        if path.endswith("/cgroup.kill"):
+            raise FileNotFoundError(errno.ENOENT, path)
+        write(path, text)
+
+    v2.create()
+    pids = [spawn() for _ in range(3)]
+    for pid in pids:
+        v2.add(pid)
+    monkeypatch.setattr("pyrunc.cgroups.v2.write", before_5_14)
+    v2.kill(signal.SIGKILL)
+    assert [reap(pid) for pid in pids] == [-signal.SIGKILL] * 3
+    assert not v2.frozen()
+
+
 def test_another_signal_is_sent_to_each_once_and_what_was_frozen_stays_so(
     either: Manager, spawn: Callable[[], int]
 ) -> None:
@@ -297,6 +317,30 @@ def test_v1_limits_reach_the_kernel(v1: Manager) -> None:
     assert values("pids", "pids.max") == ["17"]
 
 
+def disk() -> tuple[int, int]:
+    """Numbers of a disk; some containers see none."""
+    for name in sorted(os.listdir("/sys/block")):
+        if not name.startswith(("loop", "ram", "zram", "sr", "fd", "nbd")):
+            major, minor = read(f"/sys/block/{name}/dev").strip().split(":")
+            return int(major), int(minor)
+    pytest.skip("needs a disk")
+
+
+def throttle(rate: int) -> dict[str, Any]:
+    major, minor = disk()
+    kinds = ("throttleReadBpsDevice", "throttleWriteBpsDevice", "throttleReadIOPSDevice", "throttleWriteIOPSDevice")
+    return {kind: [{"major": major, "minor": minor, "rate": rate + i}] for i, kind in enumerate(kinds)}
+
+
+def test_v1_block_limits_reach_the_kernel(v1: Manager) -> None:
+    v1.create()
+    apply(v1, {"blockIO": throttle(1000000)})
+    files = ("read_bps_device", "write_bps_device", "read_iops_device", "write_iops_device")
+    node = ":".join(map(str, disk()))
+    there = [read(f"{v1.paths['blkio']}/blkio.throttle.{file}") for file in files]
+    assert there == [f"{node} {rate}\n" for rate in range(1000000, 1000004)]
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [((26, 27), (28, 29)), ((28, 29), (25, 26)), ((26, 26), (27, 27)), ((27, 27), (26, 26)), ((25, 28), (27, 27))],
@@ -350,6 +394,23 @@ def test_v1_refusals_are_one_line_with_a_place(v1: Manager, resources: dict[str,
     line = str(e.value)
     assert line.startswith(f"/linux/resources{pointer}: write ")
     assert "no such file" not in line.lower()
+
+
+def test_on_hybrid_huge_pages_are_limited_on_v2(v1: Manager) -> None:
+    if "hugetlb" in v1.paths or v1.unified is None:
+        pytest.skip("needs hybrid with hugetlb on v2")
+    needs(v1, "hugetlb")
+    size = sorted(f.split("-")[1] for f in os.listdir("/sys/kernel/mm/hugepages"))[-1]
+    kib = int(size.removesuffix("kB"))
+    name = f"{kib >> 20}GB" if kib >> 20 else f"{kib >> 10}MB"
+    v1.create()
+    apply(v1, {"hugepageLimits": [{"pageSize": name, "limit": kib << 11}]})
+    assert number(f"{v1.paths['']}/hugetlb.{name}.max") == kib << 11
+    assert number(f"{v1.paths['']}/hugetlb.{name}.rsvd.max") == kib << 11
+    assert v1.stats()["hugetlb"][name] == {"failcnt": 0}
+    with pytest.raises(Error) as e:
+        apply(v1, {"hugepageLimits": [{"pageSize": "3MB", "limit": 1}]})
+    assert e.value.pointer == "/linux/resources/hugepageLimits/0"
 
 
 def test_a_cpuset_is_usable_at_any_depth(v1: Manager, spawn: Callable[[], int]) -> None:
@@ -435,6 +496,19 @@ def test_device_rules_are_in_force_and_are_replaced(either: Manager) -> None:
     assert attempts(either, *PROBES) == [0, 0, 1, 1]
 
 
+def test_in_a_user_namespace_device_rules_are_left_to_it(either: Manager) -> None:
+    either.create()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            unshare(CLONE_NEWUSER)
+            apply(either, {"devices": [DENY_ALL]}, devices=True)
+            os._exit(0)
+        except (OSError, Error):
+            os._exit(2)
+    assert reap(pid) == 0
+
+
 def test_v1_has_exactly_the_rules_of_the_filter(v1: Manager) -> None:
     v1.create()
     directory = v1.paths["devices"]
@@ -512,6 +586,28 @@ def test_v2_limits_reach_the_kernel(v2: Manager) -> None:
     assert {read(f"{v2.paths['']}/{file}").split()[0] for file in ("memory.max", "cpu.max", "pids.max")} == {"max"}
 
 
+def test_v2_block_limits_reach_the_kernel(v2: Manager) -> None:
+    needs(v2, "io")
+    v2.create()
+    apply(v2, {"blockIO": throttle(1000000)})
+    node = ":".join(map(str, disk()))
+    assert read(v2.paths[""] + "/io.max") == f"{node} rbps=1000000 wbps=1000001 riops=1000002 wiops=1000003\n"
+    if os.path.exists(v2.paths[""] + "/io.weight") or os.path.exists(v2.paths[""] + "/io.bfq.weight"):
+        apply(v2, {"blockIO": {"weight": 500}})
+        general, bfq = v2.paths[""] + "/io.weight", v2.paths[""] + "/io.bfq.weight"
+        there = read(bfq) if os.path.exists(bfq) else read(general)
+        assert there.split()[1] == ("500" if os.path.exists(bfq) else "4950")
+
+
+def test_v2_huge_pages_and_idle_reach_the_kernel(v2: Manager) -> None:
+    needs(v2, "hugetlb", "cpu")
+    v2.create()
+    apply(v2, {"hugepageLimits": [{"pageSize": "2MB", "limit": 4 << 20}], "cpu": {"idle": 1}})
+    values = [read(f"{v2.paths['']}/{f}").strip() for f in ("hugetlb.2MB.max", "hugetlb.2MB.rsvd.max", "cpu.idle")]
+    assert values == [str(4 << 20), str(4 << 20), "1"]
+    assert v2.stats()["hugetlb"]["2MB"] == {"failcnt": 0}
+
+
 def test_v2_burst_above_the_quota_that_is_there(v2: Manager) -> None:
     needs(v2, "cpu")
     v2.create()
@@ -554,9 +650,9 @@ def test_v2_refuses_a_threaded_place(v2: Manager) -> None:
     os.mkdir(parent)
     with open(parent + "/cgroup.type", "w") as f:
         f.write("threaded")
-    with pytest.raises(Error, match="domain invalid") as e:
+    with pytest.raises(Error, match="domain invalid"):
         v2.create()
-    assert e.value.pointer == "/linux/cgroupsPath"
+    assert not os.path.exists(v2.paths[""])
 
 
 def test_v2_stats_count(v2: Manager, spawn: Callable[[], int]) -> None:
