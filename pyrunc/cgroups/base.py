@@ -165,7 +165,11 @@ class Manager:
         self.made.clear()
 
     def _go_without(self, directory: str) -> None:
+        """Forget a directory that may not be used, and take it away if it could at least be made."""
         self.dirs.remove(directory)
+        if directory in self.made:
+            self.made.remove(directory)
+            _remove(directory)
         for controller in [c for c, path in self.paths.items() if path == directory]:
             del self.paths[controller]
 
@@ -186,8 +190,9 @@ class Manager:
         return any(os.path.exists(directory) for directory in self.dirs)
 
     def delegate(self, uid: int, gid: int = -1) -> None:
-        """Hand the cgroup to a user to arrange as he likes (cgroup-v2.rst, "Delegation"). Nothing on v1: not
-        safe there.
+        """Hand the cgroup to a user, to arrange below it what he likes (cgroup-v2.rst, "Delegation").
+
+        On v1, where this would not be safe, nothing is done.
 
         Args:
             uid: host user ID of the container's root.
@@ -216,8 +221,7 @@ class Manager:
                 raise self._explain_join(e, directory) from None
 
     def doors(self, *, unified: bool = True) -> dict[str, int]:
-        """Descriptors (close-on-exec) by which a process that is about to be made can `enter`, whatever its
-        user then.
+        """Descriptors (close-on-exec) by which a process yet to be made can `enter`, whoever it is by then.
 
         `add` may have to wait, around 10 ms on an idle machine, until the kernel has brought all forks and
         exits to a halt (cgroup_threadgroup_rwsem). It does so for every move but that of the caller's own
@@ -267,13 +271,13 @@ class Manager:
             for fd in doors.values():
                 os.close(fd)
 
-    def join(self) -> None:
-        """Move the calling process, which must have but one thread, into the cgroups.
+    def join(self, *, unified: bool = True) -> None:
+        """Move the calling process, which must have but one thread, into the cgroups: `doors` and `enter` in one.
 
         Raises:
             Error: if it may not be moved.
         """
-        self.enter(self.doors())
+        self.enter(self.doors(unified=unified))
 
     def _explain_join(self, e: OSError, directory: str) -> Error:
         action = f"join cgroup {directory}"
@@ -330,6 +334,8 @@ class Manager:
                         os.kill(pid, signal)
                     except ProcessLookupError:
                         pass
+                    except OSError as e:
+                        raise Error.from_os(e, action=f"send signal {signal} to process {pid}") from None
                 if not pids:
                     break
                 if not can_freeze:

@@ -107,8 +107,7 @@ class DeviceSetting(Setting):
         return f"{default} all devices" + (f"; {other} {listed}" if listed else "")
 
     def write_v1(self, directory: str) -> None:
-        """Bring a v1 cgroup to this filter with the fewest changes, so that what stays allowed is so all the
-        time.
+        """Bring a v1 cgroup to this filter with the fewest changes: what stays allowed is so all the time.
 
         Raises:
             OSError: EPERM if the cgroup above does not have what is to be allowed.
@@ -127,8 +126,9 @@ class DeviceSetting(Setting):
 
 
 def build(rules: Iterable[dict[str, Any]], pointer: str) -> Filter:
-    """The filter that rules of a configuration, and after them DEFAULT_DEVICE_RULES, come to; all denied at
-    first.
+    """The filter that rules of a configuration, and DEFAULT_DEVICE_RULES after them, come to.
+
+    It begins with all denied.
 
     Raises:
         Error: if a rule can't be.

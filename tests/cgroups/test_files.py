@@ -292,6 +292,19 @@ def test_rootless_goes_without_what_it_may_not_make(tmp_path: Path) -> None:
     assert not [words for words in MISTAKABLE if words in str(e.value).lower()]
 
 
+def test_rootless_leaves_nothing_of_what_it_may_make_and_not_use(tmp_path: Path) -> None:
+    manager = V1({"pids": f"{tmp_path}/a/web", "cpuset": f"{tmp_path}/b/web"}, None, True)
+
+    def read(path: str) -> str:
+        raise OSError(errno.EACCES, path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pyrunc.cgroups.v1.read", read)
+        manager.create()
+    assert manager.paths == {"pids": f"{tmp_path}/a/web"}
+    assert not (tmp_path / "b/web").exists()
+
+
 @pytest.mark.parametrize("kind", ["threaded", "domain invalid"])
 def test_v2_refuses_a_place_where_no_process_can_live(tmp_path: Path, kind: str) -> None:
     manager = fake_v2(tmp_path, "a/web", {"cgroup.type": kind + "\n"})
