@@ -103,6 +103,8 @@ def parse_command(command: Command, argv: list[str]) -> tuple[Options, list[str]
     arguments = _flags(argv, (*command.flags, HELP), options, permute=not command.flags_end_at_id)
     if options.bool("help"):
         return options, arguments
+    if command.flags_end_at_id and arguments[1:2] == ["--"]:
+        del arguments[1]  # ends flags that have ended already
     count = len(arguments)
     if command.least == command.most != count:
         raise UsageError(f"requires exactly {command.least} argument(s)")
@@ -125,8 +127,8 @@ def _flags(argv: list[str], flags: tuple[Flag, ...], options: Options, *, permut
     while at < len(argv):
         word = argv[at]
         at += 1
-        if word == "--" and not arguments:
-            return argv[at:]
+        if word == "--":
+            return arguments + argv[at:]
         if len(word) < 2 or word[0] != "-":
             if not permute:
                 return argv[at - 1 :]

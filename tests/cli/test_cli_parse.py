@@ -80,6 +80,8 @@ def test_no_command_has_the_empty_name_as_a_flag() -> None:
 def test_two_dashes_end_the_flags() -> None:
     assert parse_global(["--", "state"])[1] == ["state"]
     assert parse_command(find("state"), ["--", "-odd"])[1] == ["-odd"]
+    assert parse_command(find("kill"), ["id", "--", "-a"])[1] == ["id", "-a"]
+    assert parse_command(find("exec"), ["id", "--", "ls", "--"])[1] == ["id", "ls", "--"]
 
 
 @pytest.mark.parametrize(
