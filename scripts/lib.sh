@@ -4,8 +4,10 @@
 # The clone that the scripts belong to.
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 
-say() { printf '    %s\n' "$*"; }
-step() { printf '\n==> %s\n' "$*"; }
+# A script that has started itself again (need_mounts, and the test script) does not say everything twice.
+quiet=${PYRUNC_OWN_MOUNTS:-}${PYRUNC_SUBREAPER:-}
+say() { [[ -n $quiet ]] || printf '    %s\n' "$*"; }
+step() { [[ -n $quiet ]] || printf '\n==> %s\n' "$*"; }
 fail() {
     printf '%s: %s\n' "${0##*/}" "$*" >&2
     exit 1
@@ -83,46 +85,27 @@ need_venv() {
     [[ -f $site/pyrunc-clone.pth ]] || printf '%s\n' "$repo" >"$site/pyrunc-clone.pth"
 }
 
-# What a runtime needs of the mounts around it, and a chroot often lacks: `/` must be a mount point (pivot_root(2) refuses
-# otherwise) and the cgroup file systems must be mounted. Where one is missing, run the script again in a mount namespace of
-# its own that has it; nothing changes for the rest of the machine.
+# What a runtime needs of the mounts around it, and a chroot often lacks. Where it is lacking, run the script again in a mount
+# namespace that has it (see scripts/own_mounts.py). Needs Python, so packages come first.
 #
 # usage: need_mounts "$@"   (with the script's own arguments)
 need_mounts() {
-    local root_is_mount='' cgroups=''
-    grep -q '^[^ ]* [^ ]* [^ ]* [^ ]* / ' /proc/self/mountinfo 2>/dev/null && root_is_mount=1
-    grep -Eq ' - cgroup2? ' /proc/self/mountinfo 2>/dev/null && cgroups=1
+    local python lacks=()
     [[ -r /proc/self/mountinfo ]] || fail "/proc is not mounted: mount -t proc proc /proc"
     grep -q ' - sysfs ' /proc/self/mountinfo || fail "/sys is not mounted: mount -t sysfs sysfs /sys"
-    [[ -c /dev/null ]] || fail "/dev has no devices: bind-mount the host's into this chroot (mount --rbind /dev …/dev)"
-    [[ -z $root_is_mount || -z $cgroups ]] || return 0
-    [[ -z ${PYRUNC_OWN_MOUNTS:-} ]] || fail "could not make the mounts that a runtime needs (cgroups, / as a mount point)"
+    [[ -c /dev/null ]] || fail "/dev has no devices: mount --rbind the host's there"
     ((EUID == 0)) || return 0
-    [[ -n $root_is_mount ]] || say "this is a chroot and its / is no mount point, which pivot_root(2) wants: using a mount namespace where it is"
-    [[ -n $cgroups ]] || say "no cgroup file system is mounted, and limits are set through it: mounting it in a mount namespace of this script's own"
-    # shellcheck disable=SC2016  # the inner shell expands it
-    PYRUNC_OWN_MOUNTS=1 exec unshare --mount --propagation private /bin/bash -c '
-        set -eu
-        directory=$PWD
-        if ! grep -q "^[^ ]* [^ ]* [^ ]* [^ ]* / " /proc/self/mountinfo; then
-            mount --rbind / /mnt
-            root=/mnt
-        fi
-        if ! grep -Eq " - cgroup2? " /proc/self/mountinfo; then
-            # /proc/self/cgroup has a line for each hierarchy: "4:memory:/", and "0::/" for version 2.
-            place=${root:-}/sys/fs/cgroup
-            if grep -qv "^0:" /proc/self/cgroup; then
-                mount -t tmpfs -o mode=755 cgroup "$place"
-                while IFS=: read -r number controllers _; do
-                    [ "$number" != 0 ] || continue
-                    mkdir "$place/${controllers#name=}"
-                    mount -t cgroup -o "$controllers" cgroup "$place/${controllers#name=}"
-                done </proc/self/cgroup
-            else
-                mount -t cgroup2 cgroup2 "$place"
-            fi
-        fi
-        [ -z "${root:-}" ] || exec chroot "$root" /bin/sh -c "cd \"\$1\" && shift && exec \"\$@\"" - "$directory" "$@"
-        exec "$@"
-    ' - "$(readlink -f "$0")" "$@"
+    grep -q '^[^ ]* [^ ]* [^ ]* [^ ]* / ' /proc/self/mountinfo ||
+        lacks+=("/ is a chroot and no mount point, which pivot_root(2) wants")
+    grep -Eq ' - cgroup2? ' /proc/self/mountinfo ||
+        lacks+=("no cgroup file system is mounted, by which limits are set")
+    if ((!${#lacks[@]})); then
+        unset PYRUNC_OWN_MOUNTS
+        quiet=${PYRUNC_SUBREAPER:-}
+        return 0
+    fi
+    [[ -z ${PYRUNC_OWN_MOUNTS:-} ]] || fail "still: ${lacks[*]}"
+    say "${lacks[@]/%/:}" "going on in a mount namespace where that is mended"
+    python=$(find_python) || fail "found no Python 3.11 to 3.14"
+    PYRUNC_OWN_MOUNTS=1 exec "$python" -I -S "$repo/scripts/own_mounts.py" "$(readlink -f "$0")" "$@"
 }
