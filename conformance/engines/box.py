@@ -9,6 +9,7 @@ gets a parent cgroup with a name of the box's own.
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
 import pty
@@ -66,6 +67,7 @@ class Box:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=self.environment,
+            preexec_fn=end_with_parent,
         )
         assert self._unshare.stdout and self._unshare.stderr
         if self._unshare.stdout.readline() != b"ready\n":
@@ -193,7 +195,7 @@ class Box:
 
     def cgroups(self) -> list[str]:
         """Directories of cgroups that carry the box's name, on every hierarchy."""
-        tops = [CGROUPS] + [e.path for e in os.scandir(CGROUPS) if e.is_dir(follow_symlinks=False)]
+        tops = [CGROUPS] + [e.path for e in os.scandir(CGROUPS) if os.path.ismount(e.path) and not e.is_symlink()]
         found = []
         for top in tops:
             for directory, _, _ in os.walk(f"{top}/{self.name}"):
@@ -216,6 +218,12 @@ class Box:
         if controller in paths:
             return self.read(f"{CGROUPS}/{controller}{paths[controller]}/{file}").strip()
         return self.read(f"{CGROUPS}{paths['']}/{v2}").strip()
+
+
+def end_with_parent() -> None:
+    """A test run that is killed takes its boxes along (unshare takes its child: --kill-child)."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
 def _gone(directory: str) -> bool:
@@ -241,7 +249,7 @@ def needs_hiding(runtime: str) -> list[str]:
     """Mounts that stop a runtime from working here at all: crun takes cgroup v1 or v2, not both at once."""
     version = subprocess.run([runtime, "--version"], capture_output=True, text=True, check=True).stdout
     unified = f"{CGROUPS}/unified"
-    return [unified] if re.match("crun version", version) and os.path.ismount(unified) else []
+    return [unified] if re.match("crun version", version) and os.path.isdir(unified) else []
 
 
 def need(*programs: str) -> str:

@@ -1,6 +1,6 @@
 """PID 1 of a box (see box.py): furnish the new mount and network namespaces, then reap what engines leave to init.
 
-Run as ``unshare … python3 -IS box_init.py [DIRECTORY-TO-UNMOUNT…]``; says "ready" when the box can be entered.
+Run as ``unshare … python3 -IS box_init.py [MOUNT-POINT-TO-HIDE…]``; says "ready" when the box can be entered.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ def furnish(hide: list[str]) -> None:
     sh("mount", "--make-rprivate", "/")
     sh("mount", "--make-rshared", "/")
     for directory in hide:
-        sh("umount", directory)
+        if os.path.ismount(directory):
+            sh("umount", directory)
+        # What a runtime makes there all the same is not to land in the host's file system below the mount.
+        sh("mount", "-t", "tmpfs", "box", directory)
     for directory in SCRATCH:
         if not os.path.isdir(directory):
             continue  # the engine that wants it isn't installed
