@@ -17,7 +17,7 @@ CLONE_NEWIPC = 0x08000000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
-CLONE_CLEAR_SIGHAND = 0x100000000
+CLONE_INTO_CGROUP = 0x200000000
 SIGCHLD = 17
 
 #: Namespace types as the runtime specification names them: clone(2) flag, name in /proc/PID/ns.
@@ -34,15 +34,23 @@ NAMESPACES = {
 NS_GET_NSTYPE = 0xB703
 
 
-def clone3(flags: int) -> int:
+def clone3(flags: int, cgroup: int = -1) -> int:
     """fork(2) into new namespaces (CLONE_NEW*). Returns 0 in the child, its process ID in the parent.
+
+    Args:
+        cgroup: descriptor of a cgroup v2 directory in which the child is to be born; -1 for the caller's.
 
     Only for a process with one thread: no fork handlers run, so a lock that another thread held would stay locked
     in the child for ever.
     """
-    # struct clone_args: flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls
+    # struct clone_args: flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid,
+    # set_tid_size, cgroup
     # with CLONE_PARENT the parent's parent gets the exit signal that this process itself would send: it must be 0
-    arguments = struct.pack("=8Q", flags, 0, 0, 0, 0 if flags & CLONE_PARENT else SIGCHLD, 0, 0, 0)
+    signal = 0 if flags & CLONE_PARENT else SIGCHLD
+    if cgroup < 0:
+        arguments = struct.pack("=8Q", flags, 0, 0, 0, signal, 0, 0, 0)
+    else:
+        arguments = struct.pack("=11Q", flags | CLONE_INTO_CGROUP, 0, 0, 0, signal, 0, 0, 0, 0, 0, cgroup)
     return syscall("clone3", arguments, len(arguments))
 
 
@@ -87,6 +95,32 @@ def keep_only(descriptors: set[int]) -> None:
         close_range(first, fd - 1)
         first = fd + 1
     close_range(first, 0xFFFFFFFF)
+
+
+#: Resource limits by number (include/uapi/asm-generic/resource.h; all architectures that pyrunc knows).
+RLIMITS = {
+    "RLIMIT_CPU": 0,
+    "RLIMIT_FSIZE": 1,
+    "RLIMIT_DATA": 2,
+    "RLIMIT_STACK": 3,
+    "RLIMIT_CORE": 4,
+    "RLIMIT_RSS": 5,
+    "RLIMIT_NPROC": 6,
+    "RLIMIT_NOFILE": 7,
+    "RLIMIT_MEMLOCK": 8,
+    "RLIMIT_AS": 9,
+    "RLIMIT_LOCKS": 10,
+    "RLIMIT_SIGPENDING": 11,
+    "RLIMIT_MSGQUEUE": 12,
+    "RLIMIT_NICE": 13,
+    "RLIMIT_RTPRIO": 14,
+    "RLIMIT_RTTIME": 15,
+}
+
+
+def prlimit(pid: int, resource: int, soft: int, hard: int) -> None:
+    """prlimit(2): set a limit (one of RLIMITS' numbers) of a process, 0 for this one. 2**64 - 1 is no limit."""
+    check(libc.prlimit64(ctypes.c_int(pid), ctypes.c_int(resource), struct.pack("=QQ", soft, hard), None))
 
 
 # --- prctl(2)

@@ -10,10 +10,10 @@ The order of everything that happens to a container is decided in these few func
 from __future__ import annotations
 
 from pyrunc.linux import process as p
-from pyrunc.plan.process import process_steps, rlimit_steps
+from pyrunc.plan.process import asks_for_limits, process_steps, rlimit_steps
 from pyrunc.plan.rootfs import rootfs_steps
 from pyrunc.steps import Step, namespaces
-from pyrunc.steps.cgroup import JoinCgroup, MakeCgroup, SetLimit
+from pyrunc.steps.cgroup import MakeCgroup, SetLimit
 from pyrunc.steps.process import NewKeyring, NewSession, SetOomScore, Undumpable
 from pyrunc.steps.runtime import Await, HoldRoot, JoinContainer, StartInit, Tell
 
@@ -31,7 +31,7 @@ class Options:
     Attributes:
         no_pivot: move the root instead of pivoting it (`--no-pivot`).
         new_keyring: give the container a session keyring (not `--no-new-keyring`).
-        unprivileged: the runtime's user is not root of the machine's first user namespace.
+        unprivileged: the runtime's user is not root.
     """
 
     __slots__ = ("new_keyring", "no_pivot", "unprivileged")
@@ -98,14 +98,20 @@ def create(
     steps.append(start)
     if "user" in spaces.new and start.mappings is None:
         steps.append(namespaces.MapIds(*mappings))
-    steps.append(JoinCgroup())
     if (score := process.get("oomScoreAdj")) is not None:
         steps.append(SetOomScore(score))
     steps.append(Tell("set up"))
     outside = hooks(config, "prestart", "creating") + hooks(config, "createRuntime", "creating")
     if outside:
         steps += [Await("mounted"), *outside, Tell("hooked")]
-    return [*steps, *rlimit_steps(process), Await("ready")]
+    return [*steps, *_limits(process, config), Await("ready")]
+
+
+def _limits(process: dict[str, Any], config: dict[str, Any]) -> list[Step]:
+    """The runtime's part in the limits of a process in a user namespace."""
+    if not asks_for_limits(process, config):
+        return []
+    return [Await("limits"), *rlimit_steps(process), Tell("limited")]
 
 
 def _start(
@@ -204,10 +210,9 @@ def exec_steps(
     init += process_steps(process, config, seccomp, joining=True)
     chroot = options.no_pivot or not spaces.has("mount")
     steps: list[Step] = [StartInit(0, [Undumpable(), JoinContainer(spaces.flags(), chroot)], init)]
-    steps.append(JoinCgroup())
     if (score := process.get("oomScoreAdj")) is not None:
         steps.append(SetOomScore(score))
-    return [*steps, Tell("set up"), *rlimit_steps(process), Await("ready")]
+    return [*steps, Tell("set up"), *_limits(process, config), Await("ready")]
 
 
 def hooks(

@@ -24,13 +24,18 @@ def capability_mask(names: list[str]) -> int:
 
 
 def rlimit_steps(process: dict[str, Any]) -> list[Step]:
-    """Resource limits, set by the runtime: as late as can be, because they hinder init too, but before init changes its
-    user, because prlimit(2) of another user's process takes CAP_SYS_RESOURCE."""
-    limits: list[Step] = [
+    """Resource limits: as late as can be, because they hinder init too, but before init changes its user, because
+    prlimit(2) of another user's process takes CAP_SYS_RESOURCE."""
+    return [
         s.SetRlimit(limit["type"], limit["soft"], limit["hard"], f"/process/rlimits/{i}")
         for i, limit in enumerate(process.get("rlimits", ()))
     ]
-    return [Await("limits"), *limits, Tell("limited")] if limits else []
+
+
+def asks_for_limits(process: dict[str, Any], config: dict[str, Any]) -> bool:
+    """Whether the runtime has to set init's limits: in a user namespace, whose root can't raise a hard limit."""
+    types = [namespace["type"] for namespace in config.get("linux", {}).get("namespaces", ())]
+    return "user" in types and bool(process.get("rlimits"))
 
 
 def process_steps(
@@ -54,8 +59,10 @@ def process_steps(
         steps.append(open_terminal(process, make_console=False))
     steps.append(s.SetEnvironment(process.get("env", []), uid))
     steps.append(s.ChangeDirectory(cwd, last=False))
-    if process.get("rlimits"):
+    if asks_for_limits(process, config):
         steps += [Tell("limits"), Await("limited")]
+    else:
+        steps += rlimit_steps(process)
     steps.append(s.DropBoundingSet(sets.get("bounding", 0)))
     if no_new_privileges:
         steps.append(s.NoNewPrivileges())

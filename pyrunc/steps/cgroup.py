@@ -50,16 +50,3 @@ class SetLimit(Step):
 
     def run(self, ctx: Context) -> None:
         self.manager.apply(self.setting)
-
-
-class JoinCgroup(Step):
-    """Put init into the container's cgroup before it does anything that would be charged to another."""
-
-    __slots__ = ()
-
-    def describe(self) -> str:
-        return "put init into the cgroup"
-
-    def run(self, ctx: Context) -> None:
-        if ctx.cgroup is not None:
-            ctx.cgroup.add(ctx.init_pid)

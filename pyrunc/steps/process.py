@@ -88,7 +88,7 @@ class SetOomScore(Step):
 
 
 class SetRlimit(Step):
-    """Set one resource limit of init; run by the runtime, because a hard limit can be raised on the host only."""
+    """Set one resource limit of init: by itself, or by the runtime where only the host's root can raise a hard one."""
 
     __slots__ = ("hard", "name", "soft")
 
@@ -102,14 +102,7 @@ class SetRlimit(Step):
         return f"set {self.name} {self.soft}:{self.hard}"
 
     def run(self, ctx: Context) -> None:
-        import resource
-
-        # Go's uint64 on the wire, rlim_t in the kernel: all ones is RLIM_INFINITY, which Python calls -1
-        values = tuple(-1 if v >= 2**63 else v for v in (self.soft, self.hard))
-        try:
-            resource.prlimit(ctx.init_pid, getattr(resource, self.name), values)  # type: ignore[arg-type]
-        except ValueError as e:
-            raise Error(str(e)) from None
+        p.prlimit(ctx.init_pid, p.RLIMITS[self.name], self.soft, self.hard)
 
 
 class DropBoundingSet(Step):

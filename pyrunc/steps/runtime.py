@@ -2,8 +2,8 @@
 
 runtime                          init
 ───────                          ────
-StartInit  ── clone3 ──────────▶ (in its new namespaces)
-MapIds, JoinCgroup, …            Await "set up"
+StartInit  ── clone3 ──────────▶ (in its new namespaces) and its cgroup
+MapIds, …                        Await "set up"
 Tell "set up" ─────────────────▶ mounts, devices, …
 Await "mounted" ◀─────────────── Tell "mounted"
 prestart, createRuntime hooks    Await "hooked"
@@ -62,45 +62,56 @@ class StartInit(Step):
 
     def describe(self) -> str:
         new = [kind for kind, (flag, _) in p.NAMESPACES.items() if self.flags & flag]
-        return "start init" + (f" in new {', '.join(new)} namespaces" if new else "")
+        return "start init in the cgroup" + (f" and in new {', '.join(new)} namespaces" if new else "")
 
     def run(self, ctx: Context) -> None:
+        doors = _Doors(ctx)
         ours, theirs = Channel.pair()
-        if not self.stage and p.threads() == 1:
-            pid = p.clone3(self.flags)
+        if p.threads() > 1:
+            pid = os.fork()
             if pid == 0:
-                self._init(ctx, theirs)
-            theirs.close()
-            ctx.channel = ours
+                self._stage(ctx, theirs, doors)
+        elif self.stage:
+            pid = doors.clone3(0)
+            if pid == 0:
+                self._stage(ctx, theirs, doors)
         else:
-            stage_pid = os.fork()
-            if stage_pid == 0:
-                self._stage(ctx, theirs)
-            theirs.close()
-            ctx.channel = ours
-            pid = 0
-            try:
-                if self.mappings is not None:
-                    from pyrunc.steps.namespaces import map_ids
+            pid = doors.clone3(self.flags)
+            if pid == 0:
+                self._init(ctx, theirs, doors)
+            ctx.init_pid = pid
+        theirs.close()
+        doors.close()
+        ctx.channel = ours
+        if not ctx.init_pid:
+            ctx.init_pid = self._after_stage(ours, pid)
+        ctx.state["pid"] = ctx.init_pid
 
-                    map_ids(ours.expect("map"), *self.mappings)
-                    ours.send("mapped")
-                pid = ours.expect("pid")
-            finally:
-                if not pid:
-                    ours.hang_up()  # a stage that still waits for an answer is not to wait for ever
-                os.waitpid(stage_pid, 0)
-        ctx.init_pid = pid
-        ctx.state["pid"] = pid
+    def _after_stage(self, channel: Channel, stage_pid: int) -> int:
+        """Serve the intermediate process; init's process ID."""
+        pid: int = 0
+        try:
+            if self.mappings is not None:
+                from pyrunc.steps.namespaces import map_ids
 
-    def _stage(self, ctx: Context, channel: Channel) -> None:
+                map_ids(channel.expect("map"), *self.mappings)
+                channel.send("mapped")
+            pid = channel.expect("pid")
+        finally:
+            if not pid:
+                channel.hang_up()  # a stage that still waits for an answer is not to wait for ever
+            os.waitpid(stage_pid, 0)
+        return pid
+
+    def _stage(self, ctx: Context, channel: Channel, doors: _Doors) -> None:
         """The intermediate process; never returns."""
         try:
             ctx.channel = channel
+            doors.enter()
             steps.run(self.stage, ctx)
             pid = p.clone3(self.flags | p.CLONE_PARENT)
             if pid == 0:
-                self._init(ctx, channel)
+                self._init(ctx, channel, None)
             channel.send("pid", pid)
             os._exit(0)
         except (Error, OSError) as e:
@@ -110,13 +121,15 @@ class StartInit(Step):
         finally:
             os._exit(1)
 
-    def _init(self, ctx: Context, channel: Channel) -> None:
+    def _init(self, ctx: Context, channel: Channel, doors: _Doors | None) -> None:
         """The container's first process, until it executes the container's program; never returns."""
         # A collection would write to every object's header, and each page written is charged to the container
         gc.disable()
         os.umask(0)  # files made from here on have the modes that they are given, whatever the caller's umask is
         ctx.channel = channel
         try:
+            if doors is not None:
+                doors.enter()
             ours = {channel.reader, channel.writer, ctx.start_fd, ctx.result_fd, ctx.console_fd, *ctx.keep}
             if ctx.stdio is not None:
                 for number, fd in enumerate([os.dup(fd) for fd in ctx.stdio]):
@@ -138,6 +151,46 @@ class StartInit(Step):
             ctx.init_pid = 0
         if ctx.channel is not None:
             ctx.channel.close()
+
+
+class _Doors:
+    """The way into the container's cgroup for the first process made for it: opened by the runtime, whose right it is,
+    passed by that process itself before it does anything that would be charged to another cgroup.
+
+    Moving oneself by v1's "tasks", and being born in a v2 cgroup, are much quicker than being moved: see `Manager.doors`.
+    """
+
+    __slots__ = ("_doors", "_manager")
+
+    def __init__(self, ctx: Context) -> None:
+        self._manager = ctx.cgroup
+        self._doors = self._manager.doors() if self._manager is not None else {}
+
+    def clone3(self, flags: int) -> int:
+        """clone3(2), where there is cgroup v2 into the container's cgroup."""
+        directory = self._manager.paths.get("") if self._manager is not None else None
+        if directory not in self._doors:
+            return p.clone3(flags)
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            pid = p.clone3(flags, fd)
+        except OSError:
+            return p.clone3(flags)  # if it was the cgroup that refused, moving there will fail too and tell more
+        finally:
+            os.close(fd)
+        if pid == 0:
+            os.close(self._doors.pop(directory))
+        return pid
+
+    def enter(self) -> None:
+        """Go in; for the process that was made."""
+        if self._manager is not None:
+            self._manager.enter(self._doors)
+
+    def close(self) -> None:
+        """Close them; for the runtime."""
+        for fd in self._doors.values():
+            os.close(fd)
 
 
 def _report(ctx: Context, e: Error) -> None:
