@@ -257,9 +257,9 @@ def program(wanted: Filter) -> bytes:
 
 
 def attach(directory: str, wanted: Filter) -> None:
-    """Make a filter the only one of a v2 cgroup. While an older one is replaced, one of the two is always in
-    force.
+    """Make a filter the only one of a v2 cgroup.
 
+    While an older one is replaced, one of the two is always in force.
     Filters of the cgroups above go on to apply.
 
     Raises:
