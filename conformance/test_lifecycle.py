@@ -490,8 +490,10 @@ def test_kill_no_such_signal(bundle: Bundle, container: Container, given: str) -
 
 @spec("runc-kill.8", "By default, runc kill sends SIGTERM to the container's initial process only.")
 def test_kill_is_for_the_first_process_only(bundle: Bundle, container: Container) -> None:
-    bundle.sh("sh -c 'trap \"echo child\" TERM; echo ready; while :; do sleep 0.05; done' & trap 'echo first' TERM; "
-              "while :; do wait; done")  # fmt: skip
+    bundle.sh(
+        "sh -c 'trap \"echo child\" TERM; echo ready; while :; do sleep 0.05; done' & "
+        "trap 'echo first' TERM; while :; do wait; done"
+    )
     container.run_detached()
     container.wait_output("ready")
     container.kill("TERM")
@@ -504,8 +506,10 @@ def test_kill_is_for_the_first_process_only(bundle: Bundle, container: Container
 @requires("flag:kill --all")
 @pytest.mark.parametrize("flag", ["--all", "-a"])
 def test_kill_all(bundle: Bundle, container: Container, flag: str) -> None:
-    bundle.sh("sh -c 'trap \"echo child; exit\" TERM; echo ready; while :; do sleep 0.05; done' & trap 'echo first' TERM; "
-              "while :; do sleep 0.05; done")  # fmt: skip
+    bundle.sh(
+        "sh -c 'trap \"echo child; exit\" TERM; echo ready; while :; do sleep 0.05; done' & "
+        "trap 'echo first' TERM; while :; do sleep 0.05; done"
+    )
     container.run_detached()
     container.wait_output("ready")
     container.kill("TERM", flag)

@@ -114,7 +114,8 @@ def test_list_while_containers_come_and_go(new_container: Callable[..., Containe
     while any(background.process.poll() is None for background in running):
         result = containers[0].runtime.run("list", "--format", "json", check=True)
         assert isinstance(json.loads(result.stdout), list | None)
-    assert [background.wait().status for background in running] == [0, 0, 0]
+    results = [background.wait() for background in running]
+    assert [result.status for result in results] == [0, 0, 0], results
 
 
 # ------------------------------------------------------------------------------------------------------------- ps

@@ -297,7 +297,7 @@ def test_preserve_fds(bundle: Bundle, container: Container, detached: bool) -> N
 
 @spec("runc-create.8", "Pass N additional file descriptors to the container")
 def test_preserve_fds_that_are_not_open(container: Container) -> None:
-    """More promised than there is: an error of the caller's that must not pass the runtime's own descriptors instead."""
+    """More promised than there is: the runtime's own descriptors must not be passed instead."""
     result = container.create("--preserve-fds", "5", check=False)
     if result.status == 0:
         container.start()
@@ -423,11 +423,12 @@ def test_umask_of_the_config(bundle: Bundle, container: Container, umask: int) -
 def test_umask_of_the_caller_does_no_harm(bundle: Bundle, container: Container, umask: int) -> None:
     """Device nodes and mounts have the modes they should have."""
     bundle.process["user"]["umask"] = 0o022
-    bundle.config["mounts"].append({"destination": "/made/here", "type": "tmpfs", "source": "tmpfs"})
-    bundle.sh("stat -c %a /dev/null /made/here; umask")
+    mode = ["mode=1770"]
+    bundle.config["mounts"].append({"destination": "/made", "type": "tmpfs", "source": "tmpfs", "options": mode})
+    bundle.sh("stat -c %a /dev/null /made; umask")
 
     status, text = container.run_output(preexec_fn=lambda: os.umask(umask))
-    assert (status, text) == (0, "666\n1777\n0022\n")
+    assert (status, text) == (0, "666\n1770\n0022\n")
 
 
 @spec(

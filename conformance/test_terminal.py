@@ -105,7 +105,8 @@ def test_console_size_without_a_terminal(bundle: Bundle, container: Container) -
 )
 def test_dev_console(tty: Bundle, container: Container, console: ConsoleSocket) -> None:
     tty.sh(
-        'stat -c %F /dev/console; echo through >/dev/console; [ "$(stat -c %t-%T /dev/console)" = "$(stat -L -c %t-%T /proc/self/fd/0)" ] && echo same; echo end'
+        "stat -c %F /dev/console; echo through >/dev/console; "
+        '[ "$(stat -c %t-%T /dev/console)" = "$(stat -L -c %t-%T /proc/self/fd/0)" ] && echo same; echo end'
     )
     container.run_detached("--console-socket", console.path)
     text = console.receive().read_until("end")
