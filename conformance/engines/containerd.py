@@ -11,7 +11,7 @@ import tarfile
 from typing import Any
 
 from conformance.engines.box import Box, Result, retry
-from conformance.engines.podman import rootfs_archive
+from conformance.engines.podman import containers_in, rootfs_archive
 
 IMAGE = "localhost/busybox:test"
 SOCKET = "/run/box/containerd.sock"
@@ -119,16 +119,14 @@ class Containerd:
 
     def traces(self) -> dict[str, list[str]]:
         box = self.box
-        states = []
-        for directory, names, _ in os.walk(box.path("/run/containerd")):
-            states += [os.path.join(directory, name).split("/root", 1)[1] for name in names]
+        states = containers_in(box.path(f"/run/containerd/runc/{box.name}"))
+        sockets = box.path("/run/containerd/s")
         return {
             "processes": box.processes(),
             "mounts": box.mounts(),
             "cgroups": [c for c in box.cgroups() if os.path.basename(c) != box.name],
-            "states": [
-                s for s in states if not s.endswith(("/runc", f"/{box.name}", "/s")) and "/fifo" not in s
-            ],  # fifos are ctr's
+            "runtime's states": states,
+            "shims' sockets": os.listdir(sockets) if os.path.isdir(sockets) else [],
         }
 
     def clean(self) -> None:

@@ -71,6 +71,11 @@ def rootfs_archive() -> bytes:
     return data.getvalue()
 
 
+def containers_in(root: str) -> list[str]:
+    """What a runtime's --root holds, but for what the runtime keeps for itself under a dot (caches)."""
+    return [name for name in os.listdir(root) if not name.startswith(".")] if os.path.isdir(root) else []
+
+
 class Podman:
     """podman in `box`, with `runtime` (a path)."""
 
@@ -140,7 +145,7 @@ class Podman:
             "interfaces": box.interfaces(),
             "network namespaces": os.listdir(netns) if os.path.isdir(netns) else [],
             "cgroups": sorted(c for c in box.cgroups() if not self.podmans_cgroup(os.path.basename(c))),
-            "runtime's states": os.listdir(states) if os.path.isdir(states) else [],
+            "runtime's states": containers_in(states),
             "forwarded ports": [
                 rule for rule in box.run("nft", "list", "ruleset").out.splitlines() if " dnat to " in rule
             ],
