@@ -182,14 +182,14 @@ class V1(Manager):
         if directory is None:
             if self.rootless or (not self.paths and not setting.asked):
                 return
-            raise Error("the devices controller is not mounted", pointer=setting.pointer, action=setting.describe())
+            raise Error("the devices controller is not mounted", pointer=setting.pointer, action="set device rules")
         try:
             setting.write_v1(directory)
         except OSError as e:
             from pyrunc.cgroups.devices import may_be_ignored
 
             if not may_be_ignored(e):
-                raise Error.from_os(e, pointer=setting.pointer, action=setting.describe()) from None
+                raise Error.from_os(e, pointer=setting.pointer, action="set device rules") from None
 
     # -- figures
 

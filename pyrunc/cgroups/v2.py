@@ -152,7 +152,7 @@ class V2(Manager):
             attach(directory, setting.filter)
         except OSError as e:
             if not may_be_ignored(e):
-                raise Error.from_os(e, pointer=setting.pointer, action=setting.describe()) from None
+                raise Error.from_os(e, pointer=setting.pointer, action="set device rules") from None
 
     # -- figures
 
