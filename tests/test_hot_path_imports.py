@@ -46,10 +46,7 @@ ALLOWED_TO_MAKE_A_PROCESS = ALLOWED | {
     "_prctl",
     "_socket",
     "array",
-    "ctypes",
-    "ctypes._endian",
     "prctl",
-    "resource",
     "types",
 }
 

@@ -6,11 +6,10 @@ those of linux/bpf.h.
 
 from __future__ import annotations
 
-import ctypes
 from struct import pack, unpack_from
 from sys import byteorder
 
-from pyrunc.linux.libc import syscall
+from pyrunc.linux.libc import address, buffer, syscall
 
 # bpf(2) commands
 BPF_PROG_LOAD = 5
@@ -97,9 +96,9 @@ def prog_load(prog_type: int, program: bytes, licence: str = "Apache-2.0") -> in
         OSError: EPERM without CAP_BPF and the program type's capability (or CAP_SYS_ADMIN); EINVAL or EACCES
             if the verifier does not like the program.
     """
-    text = ctypes.create_string_buffer(program, len(program))
-    name = ctypes.create_string_buffer(licence.encode())
-    attr = pack("=IIQQ", prog_type, len(program) // 8, ctypes.addressof(text), ctypes.addressof(name))
+    text = buffer(len(program), program)
+    name = buffer(len(licence) + 1, licence.encode())
+    attr = pack("=IIQQ", prog_type, len(program) // 8, address(text), address(name))
     # log_level, log_size, log_buf, kern_version, prog_flags
     return _bpf(BPF_PROG_LOAD, attr + pack("=IIQII", 0, 0, 0, 0, 0))
 
@@ -121,13 +120,13 @@ def prog_detach(target: int, program: int, attach_type: int) -> None:
 def prog_query(target: int, attach_type: int) -> list[int]:
     """BPF_PROG_QUERY: IDs of the programs attached to the cgroup itself, not to those above."""
     room = 64  # what the kernel allows for one cgroup (BPF_CGROUP_MAX_PROGS)
-    ids = (ctypes.c_uint32 * room)()
+    ids = buffer(4 * room)
     # target_fd, attach_type, query_flags, attach_flags, prog_ids, prog_cnt
-    attr = pack("=IIIIQII", target, attach_type, 0, 0, ctypes.addressof(ids), room, 0)
-    buffer = ctypes.create_string_buffer(attr, len(attr))
-    syscall("bpf", BPF_PROG_QUERY, buffer, len(attr))
-    count = unpack_from("=I", buffer, 24)[0]
-    return list(ids[:count])
+    attr = pack("=IIIIQII", target, attach_type, 0, 0, address(ids), room, 0)
+    memory = buffer(len(attr), attr)
+    syscall("bpf", BPF_PROG_QUERY, memory, len(attr))
+    count = unpack_from("=I", memory, 24)[0]
+    return list(unpack_from(f"={count}I", ids))
 
 
 def prog_get_fd_by_id(prog_id: int) -> int:

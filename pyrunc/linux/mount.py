@@ -6,11 +6,11 @@ to a directory that is itself a descriptor, so no path is looked up twice. Needs
 
 from __future__ import annotations
 
-import ctypes
+
 import os
 import struct
 
-from pyrunc.linux.libc import check, libc, syscall
+from pyrunc.linux.libc import buffer, check, libc, syscall
 
 AT_FDCWD = -100
 AT_EMPTY_PATH = 0x1000
@@ -128,6 +128,6 @@ CGROUP2_SUPER_MAGIC = 0x63677270
 
 def filesystem_magic(fd: int) -> int:
     """statfs(2)'s f_type of the filesystem that `fd` is on."""
-    buffer = ctypes.create_string_buffer(256)
-    check(libc.fstatfs(fd, buffer))
-    return int(struct.unpack_from("@l", buffer)[0])
+    memory = buffer(256)
+    check(libc.fstatfs(fd, memory))
+    return int(struct.unpack_from("@l", memory)[0])

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
+import fcntl
 import os
 import struct
 
-from pyrunc.linux.libc import check, libc, syscall
+from pyrunc.linux.libc import Long, buffer, check, libc, syscall
 
 CLONE_PARENT = 0x00008000
 CLONE_NEWTIME = 0x00000080
@@ -56,17 +56,17 @@ def clone3(flags: int, cgroup: int = -1) -> int:
 
 def unshare(flags: int) -> None:
     """unshare(2)."""
-    check(libc.unshare(ctypes.c_int(flags)))
+    check(libc.unshare(flags))
 
 
 def setns(fd: int, nstype: int = 0) -> None:
     """setns(2): join the namespace `fd`, or with a pidfd those of a process that `nstype` names (CLONE_NEW*)."""
-    check(libc.setns(fd, ctypes.c_int(nstype)))
+    check(libc.setns(fd, nstype))
 
 
 def namespace_type(fd: int) -> int:
     """ioctl_ns(2) NS_GET_NSTYPE: the CLONE_NEW* flag of a namespace file; ENOTTY where it is none."""
-    return check(libc.ioctl(fd, ctypes.c_ulong(NS_GET_NSTYPE)))
+    return fcntl.ioctl(fd, NS_GET_NSTYPE)
 
 
 def threads() -> int:
@@ -120,7 +120,7 @@ RLIMITS = {
 
 def prlimit(pid: int, resource: int, soft: int, hard: int) -> None:
     """prlimit(2): set a limit (one of RLIMITS' numbers) of a process, 0 for this one. 2**64 - 1 is no limit."""
-    check(libc.prlimit64(ctypes.c_int(pid), ctypes.c_int(resource), struct.pack("=QQ", soft, hard), None))
+    check(libc.prlimit64(pid, resource, struct.pack("=QQ", soft, hard), None))
 
 
 # --- prctl(2)
@@ -139,8 +139,8 @@ _prctl = libc.prctl
 
 def prctl(option: int, arg2: int = 0, arg3: int = 0) -> int:
     """prctl(2)."""
-    zero = ctypes.c_ulong(0)
-    return check(_prctl(option, ctypes.c_ulong(arg2), ctypes.c_ulong(arg3), zero, zero))
+    zero = Long(0)
+    return check(_prctl(option, Long(arg2), Long(arg3), zero, zero))
 
 
 # --- capabilities(7)
@@ -161,7 +161,7 @@ def last_capability() -> int:
 
 def capget() -> tuple[int, int, int]:
     """This process's effective, permitted and inheritable sets, as bit masks."""
-    data = ctypes.create_string_buffer(24)
+    data = buffer(24)
     check(libc.capget(struct.pack("=Ii", _LINUX_CAPABILITY_VERSION_3, 0), data))
     e0, p0, i0, e1, p1, i1 = struct.unpack("=6I", data.raw)
     return e0 | e1 << 32, p0 | p1 << 32, i0 | i1 << 32
@@ -179,13 +179,13 @@ def capset(effective: int, permitted: int, inheritable: int) -> None:
 def setdomainname(name: str) -> None:
     """setdomainname(2), the NIS domain name of this UTS namespace."""
     encoded = os.fsencode(name)
-    check(libc.setdomainname(encoded, ctypes.c_size_t(len(encoded))))
+    check(libc.setdomainname(encoded, Long(len(encoded))))
 
 
 def sethostname(name: str) -> None:
     """sethostname(2)."""
     encoded = os.fsencode(name)
-    check(libc.sethostname(encoded, ctypes.c_size_t(len(encoded))))
+    check(libc.sethostname(encoded, Long(len(encoded))))
 
 
 KEYCTL_JOIN_SESSION_KEYRING = 1

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import struct
 
-from pyrunc.linux.libc import syscall
+from pyrunc.linux.libc import address, buffer, syscall
 
 SECCOMP_SET_MODE_FILTER = 1
 
@@ -35,9 +34,9 @@ def load_filter(program: bytes, flags: int) -> int:
         OSError: EACCES without no_new_privs and without CAP_SYS_ADMIN in the user namespace, EINVAL for a
             program or a flag that the kernel does not take, ENOMEM past 32768 instructions in all filters.
     """
-    array = ctypes.create_string_buffer(program, len(program))
+    array = buffer(len(program), program)
     # struct sock_fprog { unsigned short len; struct sock_filter *filter; }
-    sock_fprog = struct.pack("@HP", len(program) // SOCK_FILTER_SIZE, ctypes.addressof(array))
+    sock_fprog = struct.pack("@HP", len(program) // SOCK_FILTER_SIZE, address(array))
     result = syscall("seccomp", SECCOMP_SET_MODE_FILTER, flags, sock_fprog)
     return result if flags & SECCOMP_FILTER_FLAG_NEW_LISTENER else -1
 
