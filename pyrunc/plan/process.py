@@ -57,6 +57,7 @@ def process_steps(
     steps: list[Step] = []
     if process.get("terminal") and joining:
         steps.append(open_terminal(process, make_console=False))
+    steps.append(s.CloseDescriptors())
     steps.append(s.SetEnvironment(process.get("env", []), uid))
     steps.append(s.ChangeDirectory(cwd, last=False))
     if asks_for_limits(process, config):

@@ -69,6 +69,27 @@ class Undumpable(Step):
         p.prctl(p.PR_SET_DUMPABLE, 0)
 
 
+class CloseDescriptors(Step):
+    """Close what init worked with: all but stdio, the descriptors to preserve and the line to the runtime.
+
+    From here on the image and the configuration choose the paths, and /proc/self/fd/N among them would lead to any
+    directory still open: the host's, at worst (CVE-2024-21626). Close-on-exec is too late: execve(2) looks its path
+    up first.
+    """
+
+    __slots__ = ()
+
+    def describe(self) -> str:
+        return "close all descriptors that are not the program's"
+
+    def run(self, ctx: Context) -> None:
+        line = ctx.peer()
+        kept = {line.reader, line.writer, ctx.start_fd, ctx.result_fd, *ctx.keep}
+        p.keep_only(kept | set(range(3, 3 + ctx.preserve)))
+        ctx.root_fd = ctx.null_fd = -1
+        ctx.sources.clear()
+
+
 class SetOomScore(Step):
     """Write init's oom_score_adj; run by the runtime, whose /proc is the host's and who may lower it."""
 
