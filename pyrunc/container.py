@@ -347,8 +347,8 @@ class Container:
             if not state.data["private_pid"] and manager.procs():
                 manager.kill(SIGKILL)
             manager.remove()
-        for path in state.data.get("mounts", ()):
-            _unmount(path)
+        for path, mount_id in state.data.get("mounts", ()):
+            _unmount(path, mount_id)
         state.remove()
         if config is not None:
             try:
@@ -743,11 +743,11 @@ def _wait_for_end(pidfd: int, state: State) -> None:
         raise Error(f"init (process {state.data['pid']}) does not end after SIGKILL")
 
 
-def _unmount(path: str) -> None:
-    from pyrunc.linux.mount import MNT_DETACH, umount2
+def _unmount(path: str, mount_id: int) -> None:
+    from pyrunc.steps.mounts import unmount
 
     try:
-        umount2(path, MNT_DETACH)
+        unmount(path, mount_id)
     except OSError as e:
         raise Error.from_os(e, action=f"unmount {path}") from None
 

@@ -8,7 +8,7 @@ import stat
 
 from pyrunc.errors import Error
 from pyrunc.linux import mount as m
-from pyrunc.linux.path import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, make_in_root, open_in_root, openat2
+from pyrunc.linux.path import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, fd_path, make_in_root, open_in_root, openat2
 from pyrunc.steps import Step
 
 TYPE_CHECKING = False
@@ -65,6 +65,49 @@ class SetRootPropagation(Step):
         fd = m.open_tree(m.AT_FDCWD, "/", clone=False)
         m.mount_setattr(fd, propagation=self.propagation, recursive=self.recursive)
         os.close(fd)
+
+
+class BindRoot(Step):
+    """Make the root filesystem a mount of its own in the runtime's mount namespace, for a container that has none.
+
+    What is mounted for the container lies below it, is private to it, and goes with it: a single unmount undoes all, at
+    `delete` or when creation fails. Run by the runtime, which outlives init.
+    """
+
+    __slots__ = ("path",)
+
+    def __init__(self, path: str) -> None:
+        super().__init__("/root/path")
+        self.path = path
+
+    def describe(self) -> str:
+        return f"bind {self.path} on itself, on the host"
+
+    def run(self, ctx: Context) -> None:
+        fd = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        tree = m.open_tree(fd, "", recursive=True)
+        m.move_mount(tree, fd)
+        ctx.mounts = [(self.path, m.mount_id(tree))]
+        m.mount_setattr(tree, propagation=m.MS_PRIVATE, recursive=True)
+        os.close(tree)
+        os.close(fd)
+
+    def undo(self, ctx: Context) -> None:
+        for path, mount_id in ctx.mounts:
+            unmount(path, mount_id)
+        ctx.mounts = []
+
+
+def unmount(path: str, mount_id: int) -> None:
+    """Unmount what a container had on the host, with all below; nothing where another mount is there by now."""
+    try:
+        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    found = m.mount_id(fd)
+    os.close(fd)
+    if found == mount_id:
+        m.umount2(path, m.MNT_DETACH | m.UMOUNT_NOFOLLOW)
 
 
 class OpenRoot(Step):
@@ -136,6 +179,21 @@ def _empty_tmpfs() -> int:
     return mount_fd
 
 
+#: What may be mounted over in /proc: files that lxcfs and the like show in another form, and what runc allows besides.
+MAY_HIDE_IN_PROC = (
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/uptime",
+    "/proc/loadavg",
+    "/proc/slabinfo",
+    "/proc/sys/kernel/ns_last_pid",
+    "/proc/sys/crypto/fips_enabled",
+)
+
+
 class Mount(Step):
     """Mount something on a path in the container: the part that all kinds of mounts have in common.
 
@@ -158,7 +216,26 @@ class Mount(Step):
 
     def target(self, ctx: Context, *, directory: bool = True) -> int:
         """The mount point as a descriptor, made where it is missing."""
-        return make_in_root(ctx.root_fd, self.destination, directory=directory)
+        fd = make_in_root(ctx.root_fd, self.destination, directory=directory)
+        self._spare_proc(ctx, fd)
+        return fd
+
+    def _spare_proc(self, ctx: Context, fd: int) -> None:
+        """Refuse to hide /proc or a part of it: what pyrunc and the container's programs write there must get to the kernel.
+
+        As in runc only a procfs may be mounted on /proc, and below it files that tell about the machine (CVE-2019-16884).
+        """
+        root = os.readlink(fd_path(ctx.root_fd)).rstrip("/")
+        path = os.readlink(fd_path(fd)).removeprefix(root)
+        if path == "/proc":
+            if not self.is_proc():
+                raise Error("only a proc filesystem can be mounted on /proc")
+        elif path.startswith("/proc/") and path not in MAY_HIDE_IN_PROC:
+            raise Error(f"nothing may be mounted on {path}, inside /proc")
+
+    def is_proc(self) -> bool:
+        """Whether it is a proc filesystem that is to be mounted."""
+        return self.type == "proc"
 
     def attach(self, ctx: Context, mount_fd: int, target_fd: int) -> None:
         """Put the detached mount in its place and apply what works only there."""
@@ -193,19 +270,11 @@ class FilesystemMount(Mount):
                 options.append(("mode", f"{stat.S_IMODE(os.fstat(target).st_mode):o}"))
             if self.source:
                 options.insert(0, ("source", self.source))
-            for key, value in options:
-                try:
-                    m.fsconfig(fs, key, value)
-                except OSError as e:
-                    said = m.fs_messages(fs) or f"{os.strerror(e.errno or 0)}"
-                    name = key if value is None else f"{key}={value}"
-                    raise Error(f"option {name}: {said}", errno=e.errno or 0) from None
+            _configure(fs, options)
             try:
                 return m.fsmount(fs, self.options.set)
             except OSError as e:
-                if said := m.fs_messages(fs):
-                    raise Error(f"{os.strerror(e.errno or 0)} ({said})", errno=e.errno or 0) from None
-                raise
+                raise _explained(e, fs) from None
         finally:
             os.close(fs)
 
@@ -234,11 +303,15 @@ class FilesystemMount(Mount):
 class BindMount(Mount):
     """Show a directory or file of the host, with or without what is mounted below it, at a path in the container."""
 
-    __slots__ = ("recursive",)
+    __slots__ = ("recursive", "shows_proc")
 
     def __init__(self, destination: str, source: str, recursive: bool, options: MountOptions, origin: str) -> None:
         super().__init__(destination, "rbind" if recursive else "bind", source, options, origin)
         self.recursive = recursive
+        self.shows_proc = False
+
+    def is_proc(self) -> bool:
+        return self.shows_proc
 
     def describe(self) -> str:
         words = f" ({self.options.text})" if self.options.text else ""
@@ -248,6 +321,7 @@ class BindMount(Mount):
         source = open_source(ctx, self.source)
         mount_fd = m.open_tree(source, "", recursive=self.recursive)
         os.close(source)
+        self.shows_proc = m.filesystem_magic(mount_fd) == m.PROC_SUPER_MAGIC
         o = self.options
         if o.set or o.clear:
             self._apply_flags(mount_fd)
@@ -282,12 +356,43 @@ class Remount(Mount):
     def run(self, ctx: Context) -> None:
         fd = open_in_root(ctx.root_fd, self.destination)
         o = self.options
+        if o.filesystem and not (o.bind or o.rbind):
+            self._reconfigure(fd)
         m.mount_setattr(fd, o.set, o.clear)
         if o.rec_set or o.rec_clear:
             m.mount_setattr(fd, o.rec_set, o.rec_clear, recursive=True)
         for propagation, recursive in o.propagation:
             m.mount_setattr(fd, propagation=propagation, recursive=recursive)
         os.close(fd)
+
+    def _reconfigure(self, fd: int) -> None:
+        """Change the filesystem's own options, not only this mount's."""
+        fs = m.fspick(fd)
+        try:
+            _configure(fs, self.options.filesystem)
+            try:
+                m.fsreconfigure(fs)
+            except OSError as e:
+                raise _explained(e, fs) from None
+        finally:
+            os.close(fs)
+
+
+def _configure(fs: int, options: list[tuple[str, str | None]]) -> None:
+    """Give a filesystem its options; Error names the one that it does not take."""
+    for key, value in options:
+        try:
+            m.fsconfig(fs, key, value)
+        except OSError as e:
+            said = m.fs_messages(fs) or os.strerror(e.errno or 0)
+            name = key if value is None else f"{key}={value}"
+            raise Error(f"option {name}: {said}", errno=e.errno or 0) from None
+
+
+def _explained(e: OSError, fs: int) -> Error:
+    """The error together with what the filesystem has to say about it."""
+    said = m.fs_messages(fs)
+    return Error(os.strerror(e.errno or 0) + (f" ({said})" if said else ""), errno=e.errno or 0)
 
 
 class CgroupMount(Mount):
@@ -431,12 +536,14 @@ class PivotRoot(Step):
         return "pivot_root into the root filesystem"
 
     def run(self, ctx: Context) -> None:
+        old = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         os.fchdir(ctx.root_fd)
         # The old root is stacked on the new one at the same path (pivot_root(2), NOTES): no directory has to be
         # made for it in the image.
         m.pivot_root(".", ".")
-        # After pivot_root "." is the old root, on top: made a slave first so that the unmount stays here
-        old = m.open_tree(m.AT_FDCWD, ".", clone=False)
+        # By its descriptor, because "." may mean either of the two. It becomes a slave first: where its mounts still
+        # are peers of the host's (rootfsPropagation "shared") the unmount would take the host's away too.
+        os.fchdir(old)
         m.mount_setattr(old, propagation=m.MS_SLAVE, recursive=True)
         os.close(old)
         m.umount2(".", m.MNT_DETACH)
