@@ -162,6 +162,8 @@ class Container:
         foreground = _foreground(ctx, terminal, console_socket, detach, subreaper, forward_signals)
         try:
             state = birth.create(ctx, pid_file, fifo=False)
+            if foreground is not None:
+                foreground.attach()
             container = cls(container_id, state, log)
             container._start(birth.config, ctx.peer_start, ctx.peer_result)
             if foreground is None:
@@ -251,6 +253,7 @@ class Container:
 
         try:
             handover.go(fifo, result)
+            self._state.forget_fifos()
             if config is not None:
                 self._hooks(config, "poststart", "running")
         except Error:
@@ -454,6 +457,8 @@ class Container:
             steps.run(_with_pid_file(plan.exec_steps(config, process, self.id, options, seccomp), pid_file), ctx)
             ctx.peer().close()
             handover.release(ctx)
+            if foreground is not None:
+                foreground.attach()
             handover.go(go, report)
             if foreground is None:
                 return 0

@@ -63,18 +63,23 @@ class Foreground:
         self._socket, other = pair()
         return other
 
-    def wait(self, pid: int) -> int:
-        """Wait for the process to end, serving its terminal and forwarding signals.
-
-        Returns:
-            its exit status, 128 + N if signal N ended it.
-        """
+    def attach(self) -> None:
+        """Take the container's terminal over from init, as large as ours, before its program sees it."""
         if self._socket >= 0:
             from pyrunc.linux.fdpass import receive_descriptor
 
             self._master = receive_descriptor(self._socket)
             if self._master < 0:
                 raise Error("the container's terminal did not arrive")
+            self._raw_mode()
+            self._resize()
+
+    def wait(self, pid: int) -> int:
+        """Wait for the process to end, serving its terminal and forwarding signals.
+
+        Returns:
+            its exit status, 128 + N if signal N ended it.
+        """
         if not self._forward and self._master < 0:
             return status_of(os.waitpid(pid, 0)[1])
         poll = select.poll()
@@ -83,9 +88,6 @@ class Foreground:
         if self._forward:
             poll.register(self._catch_signals(), select.POLLIN)
         relay = _Relay(self._master, poll) if self._master >= 0 else None
-        if relay is not None:
-            self._raw_mode()
-            self._resize()
         try:
             while True:
                 for fd, events in poll.poll():

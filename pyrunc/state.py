@@ -209,6 +209,14 @@ class State:
         os.close(fd)
         return True
 
+    def forget_fifos(self) -> None:
+        """Init has executed its program. The kernel closes exec.fifo for it only a moment after that: don't ask again."""
+        for name in ("exec.fifo", "exec.result"):
+            try:
+                os.unlink(f"{self.directory}/{name}")
+            except FileNotFoundError:
+                pass  # `run` has none
+
     def _frozen(self) -> bool:
         if not self.data["cgroup"]:
             return False
