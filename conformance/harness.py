@@ -73,7 +73,7 @@ def requires(what: str | Callable[[Runtime], str | None]) -> pytest.MarkDecorato
             (the runtime's ``exec --help`` mentions ``--cap``), ``subcommand:features``; or a function of the
             runtime that returns why it can't be, or None.
     """
-    return pytest.mark.requires(what)
+    return pytest.mark.requires.with_args(what)  # called with a function, a mark would decorate that
 
 
 def xfail_on(runtime: str, reason: str, *, only: Iterable[str] = ()) -> pytest.MarkDecorator:
@@ -220,6 +220,11 @@ def alive(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return stat.rpartition(")")[2].split()[0] not in ("Z", "X")
+
+
+def direct_children() -> list[int]:
+    """This process's own children, zombies too."""
+    return [int(pid) for task in os.listdir("/proc/self/task") for pid in _words(f"/proc/self/task/{task}/children")]
 
 
 def children(pid: int) -> list[int]:
@@ -475,17 +480,17 @@ class Background:
     def stderr(self) -> str:
         return _read(self.err)
 
-    def wait(self, timeout: float = TIMEOUT, *, reaping: bool = False) -> Result:
+    def wait(self, timeout: float = TIMEOUT, *, reaping_but: Iterable[int] | None = None) -> Result:
         """Wait for its end.
 
         Args:
             timeout: seconds; then everything that was started is killed and the test fails.
-            reaping: meanwhile collect orphans, as an engine would. The last process of a pid namespace does not go
+            reaping_but: meanwhile collect orphans, as an engine would, all but these. The last process of a pid namespace does not go
                 before the ones that were put into it (`exec --detach`) are collected.
         """
         end = time.monotonic() + timeout * SCALE
-        while reaping and self.process.poll() is None and time.monotonic() < end:
-            reap(self.pid)
+        while reaping_but is not None and self.process.poll() is None and time.monotonic() < end:
+            reap(self.pid, *reaping_but)
             time.sleep(0.005)
         try:
             self.process.wait(max(0.0, end - time.monotonic()))
@@ -909,6 +914,7 @@ class Test:
         self.runtime = Runtime(base, self.directory, self.token)
         self.containers: list[Container] = []
         self.mounts_before = {m.line for m in mounts()}
+        self.children_before = set(direct_children())  # of longer life than a test: an engine's, a fixture's
         self._bundles = itertools.count()
 
     def bundle(self) -> Bundle:
@@ -932,7 +938,7 @@ class Test:
             if not container.id or "/" in container.id or len(container.id) > 200:
                 continue
             if self.runtime.run("state", container.id).status == 0:
-                deleted = self.runtime.start("delete", "--force", container.id).wait(reaping=True)
+                deleted = self.runtime.start("delete", "--force", container.id).wait(reaping_but=self.children_before)
                 if deleted.status:
                     trouble.append(f"delete --force failed: {deleted!r}")
         end = time.monotonic() + 2 * SCALE
@@ -948,7 +954,7 @@ class Test:
 
     def leftovers(self) -> list[str]:
         """What exists of this test's containers: processes, mounts, cgroups, state, shared memory."""
-        reap()
+        reap(*self.children_before)
         left = [f"process {describe_process(pid)}" for pid in self._processes()]
         left += [f"mount {m.line}" for m in mounts() if m.line not in self.mounts_before]
         left += [f"cgroup {path}" for path in self.runtime.cgroups.having(self.token)]
@@ -960,7 +966,9 @@ class Test:
         return left
 
     def _processes(self) -> set[int]:
-        return set(children(os.getpid())) | set(processes_having(self.token))
+        mine = [pid for pid in direct_children() if pid not in self.children_before]
+        family = {pid for child in mine for pid in [child, *children(child)] if alive(pid)}
+        return family | set(processes_having(self.token))
 
     def scrub(self) -> None:
         """Clean up for a runtime that did not, so that the next test and the machine don't suffer from it."""
@@ -968,7 +976,7 @@ class Test:
             _kill(pid)
         end = time.monotonic() + 2 * SCALE
         while self._processes() and time.monotonic() < end:
-            reap()
+            reap(*self.children_before)
             for path in self.runtime.cgroups.having(self.token):
                 _write_if_there(os.path.join(path, "freezer.state"), "THAWED")
                 _write_if_there(os.path.join(path, "cgroup.freeze"), "0")
@@ -993,19 +1001,18 @@ def _rmdir(path: str) -> None:
             raise
 
 
-def reap(but: int = 0) -> None:
+def reap(*but: int) -> None:
     """Collect orphans that have ended.
 
     Args:
-        but: a child that is not an orphan: a `Background` that runs. Its status is its own to collect.
+        but: children that are not orphans: a `Background` that runs, a fixture's. Who started them collects them.
     """
-    for task in os.listdir("/proc/self/task"):
-        for pid in map(int, _words(f"/proc/self/task/{task}/children")):
-            if pid != but:
-                try:
-                    os.waitpid(pid, os.WNOHANG)
-                except ChildProcessError:  # somebody else collected it since the list was read
-                    continue
+    for pid in direct_children():
+        if pid not in but:
+            try:
+                os.waitpid(pid, os.WNOHANG)
+            except ChildProcessError:  # somebody else collected it since the list was read
+                continue
 
 
 # ------------------------------------------------------------------------------------------- terminals

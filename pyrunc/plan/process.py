@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def capability_mask(names: list[str]) -> int:
-    """Names as bits. Unknown ones count nothing (runtime-spec config.md: ignored, with a warning)."""
+    """Names as bits. Unknown ones count nothing; SetCapabilities warns of them."""
     mask = 0
     for name in names:
         if name in CAPABILITIES:
@@ -75,7 +75,18 @@ def process_steps(
     # Only what is both permitted and inheritable can be ambient (capabilities(7)); configurations that ask for more are
     # common (runc's own `spec` wrote them), so the rest is left out without a word, as runc does
     ambient = sets.get("ambient", 0) & permitted & inheritable
-    steps.append(s.SetCapabilities(effective | extra, permitted | extra, inheritable, ambient))
+    listed = [name for names in process.get("capabilities", {}).values() for name in names]
+    steps.append(
+        s.SetCapabilities(
+            effective | extra,
+            permitted | extra,
+            inheritable,
+            ambient,
+            wanted=capability_mask(listed),
+            bounding=sets.get("bounding", 0),
+            unknown=sorted(set(listed).difference(CAPABILITIES)),
+        )
+    )
     final: list[Step] = [s.FinalCapabilities(effective, permitted)] if extra else []
     if process.get("args"):
         steps.append(s.FindExecutable(process["args"][0]))

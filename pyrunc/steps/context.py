@@ -38,6 +38,7 @@ class Context:
         executable: path of the container's program as found by FindExecutable.
         environment: the container process's environment.
         in_cwd: the process is where process.cwd says.
+        mounts: (path, mount ID) of what was mounted for it in the runtime's mount namespace.
         keep: descriptors that init does not close, besides those named here (a debug log).
         trace: called with each step before it runs (`--debug`).
         warn: called with a line that the user should see although nothing failed.
@@ -55,6 +56,7 @@ class Context:
         "in_cwd",
         "init_pid",
         "keep",
+        "mounts",
         "null_fd",
         "peer_result",
         "peer_start",
@@ -90,6 +92,7 @@ class Context:
         self.executable = ""
         self.environment: dict[bytes, bytes] = {}
         self.in_cwd = False
+        self.mounts: list[tuple[str, int]] = []
         self.keep: set[int] = set()
         self.trace: Callable[[Step], None] | None = None
         self.warn: Callable[[str], None] = _ignore
@@ -108,14 +111,18 @@ class Channel:
     """Messages between the runtime and init, one JSON value a line, over a pair of pipes.
 
     Both ends are close-on-exec. The other side's death is an end of file, never a hang.
+
+    Attributes:
+        warn: called with a warning that comes from the other side.
     """
 
-    __slots__ = ("_buffer", "reader", "writer")
+    __slots__ = ("_buffer", "reader", "warn", "writer")
 
     def __init__(self, reader: int, writer: int) -> None:
         self.reader = reader
         self.writer = writer
         self._buffer = b""
+        self.warn: Callable[[str], None] = _ignore
 
     @classmethod
     def pair(cls) -> tuple[Channel, Channel]:
@@ -149,11 +156,16 @@ class Channel:
         self.send("error", [e.reason, e.pointer, e.action, e.errno])
 
     def receive(self) -> tuple[str, Any]:
-        """The next message.
+        """The next message that is no warning.
 
         Raises:
             Error: the other side sent an error, or ended without a word.
         """
+        while (message := self._next())[0] == "warning":
+            self.warn(message[1])
+        return message
+
+    def _next(self) -> tuple[str, Any]:
         while b"\n" not in self._buffer:
             data = os.read(self.reader, 65536)
             if not data:

@@ -267,16 +267,38 @@ class NoNewPrivileges(Step):
 
 
 class SetCapabilities(Step):
-    """Set effective, permitted, inheritable and ambient capabilities."""
+    """Set effective, permitted, inheritable and ambient capabilities, as far as this process has them to give.
 
-    __slots__ = ("ambient", "effective", "inheritable", "permitted")
+    A capability that the kernel does not know, that the runtime lacks or that the bounding set forbids is left out with
+    a warning (runtime-spec config.md, Linux Process).
 
-    def __init__(self, effective: int, permitted: int, inheritable: int, ambient: int) -> None:
+    Attributes:
+        wanted: what the configuration names in any set.
+        bounding: what DropBoundingSet has left.
+        unknown: names in the configuration that are no capability's.
+    """
+
+    __slots__ = ("ambient", "bounding", "effective", "inheritable", "permitted", "unknown", "wanted")
+
+    def __init__(
+        self,
+        effective: int,
+        permitted: int,
+        inheritable: int,
+        ambient: int,
+        *,
+        wanted: int,
+        bounding: int,
+        unknown: list[str],
+    ) -> None:
         super().__init__("/process/capabilities")
         self.effective = effective
         self.permitted = permitted
         self.inheritable = inheritable
         self.ambient = ambient
+        self.wanted = wanted
+        self.bounding = bounding
+        self.unknown = unknown
 
     def describe(self) -> str:
         return f"set capabilities {names(self.effective)}" + (
@@ -284,11 +306,18 @@ class SetCapabilities(Step):
         )
 
     def run(self, ctx: Context) -> None:
-        known = (1 << p.last_capability() + 1) - 1
-        p.capset(self.effective & known, self.permitted & known, self.inheritable & known)
+        _, own, inherited = p.capget()
+        permitted = self.permitted & own
+        inheritable = self.inheritable & (inherited | own & self.bounding)
+        if self.unknown:
+            ctx.warn(f"{self.origin}: unknown, ignored: {', '.join(self.unknown)}")
+        if left_out := self.wanted & ~own | self.inheritable & ~inheritable:
+            ctx.warn(f"{self.origin}: cannot be granted, ignored: {names(left_out)}")
+        p.capset(self.effective & permitted, permitted, inheritable)
         p.prctl(p.PR_CAP_AMBIENT, p.PR_CAP_AMBIENT_CLEAR_ALL)
-        for number in range(known.bit_length()):
-            if self.ambient >> number & 1:
+        ambient = self.ambient & permitted & inheritable
+        for number in range(ambient.bit_length()):
+            if ambient >> number & 1:
                 p.prctl(p.PR_CAP_AMBIENT, p.PR_CAP_AMBIENT_RAISE, number)
 
 

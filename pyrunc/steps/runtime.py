@@ -67,6 +67,7 @@ class StartInit(Step):
     def run(self, ctx: Context) -> None:
         doors = _Doors(ctx)
         ours, theirs = Channel.pair()
+        ours.warn = ctx.warn
         if p.threads() > 1:
             pid = os.fork()
             if pid == 0:
@@ -127,6 +128,8 @@ class StartInit(Step):
         gc.disable()
         os.umask(0)  # files made from here on have the modes that they are given, whatever the caller's umask is
         ctx.channel = channel
+        # The runtime tells the user: standard error is the container's here, and what a log shows is not its output
+        ctx.warn = lambda line: channel.send("warning", line)
         try:
             if doors is not None:
                 doors.enter()
