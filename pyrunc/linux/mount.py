@@ -6,7 +6,6 @@ to a directory that is itself a descriptor, so no path is looked up twice. Needs
 
 from __future__ import annotations
 
-
 import os
 import struct
 
@@ -27,6 +26,9 @@ FSMOUNT_CLOEXEC = 1
 FSCONFIG_SET_FLAG = 0
 FSCONFIG_SET_STRING = 1
 FSCONFIG_CMD_CREATE = 6
+FSCONFIG_CMD_RECONFIGURE = 7
+FSPICK_CLOEXEC = 1
+FSPICK_EMPTY_PATH = 8
 
 MOUNT_ATTR_RDONLY = 0x01
 MOUNT_ATTR_NOSUID = 0x02
@@ -45,6 +47,7 @@ MS_SLAVE = 1 << 19
 MS_SHARED = 1 << 20
 
 MNT_DETACH = 2
+UMOUNT_NOFOLLOW = 8
 
 
 def _path(path: str) -> bytes:
@@ -72,7 +75,7 @@ def move_mount(mount_fd: int, target_fd: int) -> None:
 def mount_setattr(
     mount_fd: int, attr_set: int = 0, attr_clr: int = 0, *, propagation: int = 0, recursive: bool = False
 ) -> None:
-    """Change attributes (MOUNT_ATTR_*) and propagation (one of MS_SHARED, MS_SLAVE, …) of a mount, at once or not at all."""
+    """Change a mount's attributes (MOUNT_ATTR_*) and propagation (MS_SHARED, MS_SLAVE, …), all or nothing."""
     if attr_set & MOUNT_ATTR__ATIME or attr_clr & MOUNT_ATTR__ATIME:
         attr_clr |= MOUNT_ATTR__ATIME  # an enumeration, not bits: it may only be cleared whole
     attributes = struct.pack("=QQQQ", attr_set, attr_clr, propagation, 0)
@@ -99,6 +102,16 @@ def fsmount(fs_fd: int, attributes: int = 0) -> int:
     return syscall("fsmount", fs_fd, FSMOUNT_CLOEXEC, attributes)
 
 
+def fspick(mount_fd: int) -> int:
+    """A configuration context for the superblock that a mounted descriptor is on, to change its options."""
+    return syscall("fspick", mount_fd, b"", FSPICK_CLOEXEC | FSPICK_EMPTY_PATH)
+
+
+def fsreconfigure(fs_fd: int) -> None:
+    """Apply the options set on a context from `fspick`."""
+    syscall("fsconfig", fs_fd, FSCONFIG_CMD_RECONFIGURE, None, None, 0)
+
+
 def fs_messages(fs_fd: int) -> str:
     """What the filesystem said of a refused option (kernel: Documentation/filesystems/mount_api.rst), "" if nothing."""
     messages: list[str] = []
@@ -119,6 +132,16 @@ def pivot_root(new_root: str, put_old: str) -> None:
 def umount2(target: str, flags: int = 0) -> None:
     """umount2(2)."""
     check(libc.umount2(_path(target), flags))
+
+
+def mount_id(fd: int) -> int:
+    """The ID of the mount that `fd` is on (proc(5), /proc/PID/fdinfo), as in mountinfo. IDs are used again."""
+    file = os.open(f"/proc/thread-self/fdinfo/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        text = os.read(file, 4096)
+    finally:
+        os.close(file)
+    return int(text.partition(b"mnt_id:")[2].split(None, 1)[0])
 
 
 PROC_SUPER_MAGIC = 0x9FA0

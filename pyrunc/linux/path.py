@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import struct
 
 from pyrunc.linux.libc import syscall
@@ -12,6 +13,9 @@ RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
+
+#: How many symbolic links a look-up may go through (path_resolution(7)).
+MAX_LINKS = 40
 
 
 def openat2(dirfd: int, path: str, flags: int, resolve: int, mode: int = 0) -> int:
@@ -33,12 +37,12 @@ def openat2(dirfd: int, path: str, flags: int, resolve: int, mode: int = 0) -> i
 
 
 def open_in_root(root_fd: int, path: str, flags: int = os.O_PATH) -> int:
-    """Open `path` as a process whose root directory is `root_fd` would: symbolic links and ".." never lead out of it."""
+    """Open `path` as a process with the root directory `root_fd` would: links and ".." never lead out of it."""
     return openat2(root_fd, path, flags, RESOLVE_IN_ROOT)
 
 
 def make_in_root(root_fd: int, path: str, *, directory: bool, mode: int = 0o755) -> int:
-    """An O_PATH descriptor of `path` below `root_fd`; a missing file or directory, and directories on the way, are made.
+    """An O_PATH descriptor of `path` below `root_fd`; what is missing of it is made, a file or a directory at its end.
 
     A dangling symbolic link on the way is followed within the root, as runc does: what it points to is made.
     """
@@ -46,48 +50,59 @@ def make_in_root(root_fd: int, path: str, *, directory: bool, mode: int = 0o755)
         return open_in_root(root_fd, path)
     except FileNotFoundError:
         pass
-    parts = [p for p in path.split("/") if p not in ("", ".")]
-    here = os.open(".", os.O_PATH | os.O_DIRECTORY, dir_fd=root_fd)
-    done = ""
+    # The directories from the root to here. ".." goes back to the descriptor that was passed on the way, which may have
+    # been moved out of the root meanwhile but is not above it.
+    way = [os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root_fd)]
+    try:
+        _walk(way, _parts(path), path, directory, mode)
+        return way.pop()
+    finally:
+        for fd in way:
+            os.close(fd)
+
+
+def _walk(way: list[int], parts: list[str], path: str, directory: bool, mode: int) -> None:
+    """Go through `parts`, leaving a descriptor of each directory in `way`, and make what is missing."""
     links = 0
     while parts:
         name = parts.pop(0)
-        done_next = _join(done, name)
+        if name == "..":
+            if len(way) > 1:
+                os.close(way.pop())
+            continue
+        fd = _open_or_make(way[-1], name, directory or bool(parts), mode)
+        if not stat.S_ISLNK(os.fstat(fd).st_mode):
+            way.append(fd)
+            continue
+        target = os.readlink("", dir_fd=fd)  # of the link that was looked at (readlinkat(2), empty pathname)
+        os.close(fd)
+        links += 1
+        if links > MAX_LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+        if target.startswith("/"):
+            while len(way) > 1:
+                os.close(way.pop())
+        parts = _parts(target) + parts
+
+
+def _open_or_make(here: int, name: str, directory: bool, mode: int) -> int:
+    """An O_PATH descriptor of `name` in `here`: of a link itself, not of what it points to."""
+    while True:
         try:
-            next_fd = open_in_root(root_fd, done_next)
+            return os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
         except FileNotFoundError:
-            try:
-                target = os.readlink(name, dir_fd=here)
-            except OSError:
-                pass
-            else:  # a link that leads to nothing: go on where it points to
-                links += 1
-                if links > 40:
-                    os.close(here)
-                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path) from None
-                done = "" if target.startswith("/") else done
-                parts = [p for p in target.split("/") if p not in ("", ".")] + parts
-                os.close(here)
-                here = open_in_root(root_fd, done or ".")
-                continue
-            try:
-                if parts or directory:
-                    os.mkdir(name, mode, dir_fd=here)
-                else:
-                    os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644, dir_fd=here))
-            except FileExistsError:
-                pass
-            next_fd = openat2(here, name, os.O_PATH | os.O_NOFOLLOW, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS)
-        os.close(here)
-        here, done = next_fd, done_next
-    return here
+            pass
+        try:
+            if directory:
+                os.mkdir(name, mode, dir_fd=here)
+            else:
+                os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644, dir_fd=here))
+        except FileExistsError:
+            pass  # somebody else was quicker: it is looked at like any other
 
 
-def _join(done: str, name: str) -> str:
-    """The path one component on, ".." taken off as the kernel does at the root."""
-    if name == "..":
-        return done.rpartition("/")[0]
-    return f"{done}/{name}" if done else name
+def _parts(path: str) -> list[str]:
+    return [part for part in path.split("/") if part not in ("", ".")]
 
 
 def fd_path(fd: int) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from pyrunc.linux import process as p
 from pyrunc.plan.process import asks_for_limits, process_steps, rlimit_steps
-from pyrunc.plan.rootfs import rootfs_steps
+from pyrunc.plan.rootfs import RootfsSteps, rootfs_steps
 from pyrunc.steps import Step, namespaces
 from pyrunc.steps.cgroup import MakeCgroup, SetLimit
 from pyrunc.steps.process import NewKeyring, NewSession, SetOomScore, Undumpable
@@ -89,11 +89,13 @@ def create(
     linux = config.get("linux", {})
     spaces = Namespaces(config)
     mappings = (linux.get("uidMappings", []), linux.get("gidMappings", []))
-    init = _init_steps(config, bundle, container_id, spaces, options, seccomp)
+    rootfs = rootfs_steps(config, bundle, spaces, options)
+    init = _init_steps(config, container_id, spaces, options, rootfs, seccomp)
     process = config.get("process", {})
 
     steps: list[Step] = [MakeCgroup(manager, "/linux/cgroupsPath" if linux.get("cgroupsPath") else "")]
     steps += [SetLimit(manager, setting) for setting in manager.settings(linux.get("resources", {}))]
+    steps += rootfs.on_host
     start = _start(spaces, linux, mappings, init, options)
     steps.append(start)
     if "user" in spaces.new and start.mappings is None:
@@ -141,14 +143,13 @@ def _start(
 
 def _init_steps(
     config: dict[str, Any],
-    bundle: str,
     container_id: str,
     spaces: Namespaces,
     options: Options,
+    rootfs: RootfsSteps,
     seccomp: Filter | None,
 ) -> list[Step]:
     linux = config.get("linux", {})
-    rootfs = rootfs_steps(config, bundle, spaces, options)
     steps: list[Step] = [Await("set up"), NewSession()]
     if options.new_keyring:
         steps.append(NewKeyring(f"_ses.{container_id}"))

@@ -20,18 +20,17 @@ ATTRIBUTES: dict[str, tuple[int, bool]] = {
     "diratime": (m.MOUNT_ATTR_NODIRATIME, False),
     "noatime": (m.MOUNT_ATTR_NOATIME, True),
     "strictatime": (m.MOUNT_ATTR_STRICTATIME, True),
-    # The kernel keeps the access time mode of a mount unless another one is named, so these name none;
-    # relatime is what a new mount has.
     "relatime": (m.MOUNT_ATTR_RELATIME, True),
-    "atime": (0, False),
-    "norelatime": (0, False),
-    "nostrictatime": (0, False),
+    "atime": (m.MOUNT_ATTR_NOATIME, False),
+    "norelatime": (m.MOUNT_ATTR_RELATIME, False),
+    "nostrictatime": (m.MOUNT_ATTR_STRICTATIME, False),
 }
 
+#: The words for a mount's access time mode, one of several (MOUNT_ATTR__ATIME).
+ATIME_MODES = ("noatime", "strictatime", "relatime", "atime", "norelatime", "nostrictatime")
+
 #: The same for a mount and all below it. Here the access time words name a mode, because mount_setattr(2) sets one.
-RECURSIVE: dict[str, tuple[int, bool]] = {
-    "r" + word: bits for word, bits in ATTRIBUTES.items() if word not in ("atime", "norelatime", "nostrictatime")
-} | {
+RECURSIVE: dict[str, tuple[int, bool]] = {"r" + word: bits for word, bits in ATTRIBUTES.items()} | {
     "ratime": (m.MOUNT_ATTR_NOATIME, False),
     "rrelatime": (m.MOUNT_ATTR__ATIME, False),  # relatime is the zero of the access time modes
     "rnorelatime": (m.MOUNT_ATTR__ATIME, False),
@@ -101,9 +100,14 @@ class MountOptions:
         for word in words:
             if word in ATTRIBUTES:
                 bits, on = ATTRIBUTES[word]
-                if on:
-                    if bits & m.MOUNT_ATTR__ATIME:
-                        self.set &= ~m.MOUNT_ATTR__ATIME  # one mode of several: the last one named counts
+                if word in ATIME_MODES:
+                    # One mode of several: the last one named counts. A word that only denies one brings back what a new
+                    # mount has, relatime; on a bind mount it leaves the source's mode, as mount(2) does.
+                    if on:
+                        self.set = self.set & ~m.MOUNT_ATTR__ATIME | bits
+                    elif self.set & m.MOUNT_ATTR__ATIME == bits:
+                        self.set &= ~bits
+                elif on:
                     self.set, self.clear = self.set | bits, self.clear & ~bits
                 else:
                     self.set, self.clear = self.set & ~bits, self.clear | bits
@@ -128,8 +132,6 @@ class MountOptions:
                     if key:
                         self.filesystem.append((key, value if equals else None))
         self.read_only = bool(self.set & m.MOUNT_ATTR_RDONLY)
-        if self.copy_up:
-            self.defer_read_only()
 
     def defer_read_only(self) -> None:
         """Make the mount writable for now: something has to be put into it."""

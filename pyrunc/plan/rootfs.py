@@ -51,15 +51,17 @@ class RootfsSteps:
     """The steps of the root filesystem by when they are due.
 
     Attributes:
+        on_host: the runtime's, before init exists.
         before_root: while init still is the host's user.
         mounts: before the hooks, with the host's root still in sight.
         hide: after the hooks, what shall not be seen or written. The host's /dev/null is still in reach then.
         enter: make it the root.
     """
 
-    __slots__ = ("before_root", "enter", "hide", "mounts")
+    __slots__ = ("before_root", "enter", "hide", "mounts", "on_host")
 
     def __init__(self) -> None:
+        self.on_host: list[Step] = []
         self.before_root: list[Step] = []
         self.mounts: list[Step] = []
         self.enter: list[Step] = []
@@ -80,7 +82,9 @@ def rootfs_steps(config: dict[str, Any], bundle: str, spaces: Namespaces, option
     if spaces.has("user"):
         sources = [(step.source, step.origin) for step in mounts if isinstance(step, s.BindMount)]
         steps.before_root.append(s.OpenSources([(path, "/root/path"), *sources]))
-    if own_mounts and before is not None:
+    if not own_mounts:
+        steps.on_host.append(s.BindRoot(path))
+    elif before is not None:
         steps.mounts.append(s.SetRootPropagation(before[0], before[1], True, "/linux/rootfsPropagation"))
     steps.mounts.append(s.OpenRoot(path, bind=own_mounts, private_parent=before is None))
     steps.mounts.append(s.OpenNull())
@@ -106,9 +110,11 @@ def rootfs_steps(config: dict[str, Any], bundle: str, spaces: Namespaces, option
     if own_mounts and after:
         steps.enter.append(s.MarkRoot(word, "/linux/rootfsPropagation", propagation=after))
     for step in mounts:
-        late = step.type == "tmpfs" and step.options.copy_up
-        late = late or (os.path.normpath("/" + step.destination) == "/dev" and not isinstance(step, s.BindMount))
-        if late and step.options.read_only:
+        if (
+            isinstance(step, s.FilesystemMount)
+            and step.options.read_only
+            and not step.options.set & m.MOUNT_ATTR_RDONLY
+        ):
             steps.hide.append(s.MarkMount(step.destination, step.origin))
     if root.get("readonly"):
         steps.hide.append(s.MarkRoot("read-only", "/root/readonly", attributes=m.MOUNT_ATTR_RDONLY))
@@ -131,8 +137,8 @@ def _mount(index: int, mount: dict[str, Any], bundle: str, spaces: Namespaces) -
         return s.BindMount(destination, source, options.rbind, options, origin)
     if kind == "cgroup":
         return s.CgroupMount(destination, "cgroup" in spaces.new, options, origin)
-    if os.path.normpath("/" + destination) == "/dev":
-        options.defer_read_only()
+    if kind == "tmpfs" or options.copy_up or os.path.normpath("/" + destination) == "/dev":
+        options.defer_read_only()  # later mounts' mount points, devices and copies have to be put into it
     return s.FilesystemMount(destination, kind, mount.get("source", ""), options, origin)
 
 

@@ -135,7 +135,7 @@ class OpenRoot(Step):
         if not self.bind:
             ctx.root_fd = fd
             return
-        # Before the copy is made: the copy of a shared mount is its peer, and would show the container's mounts on the host
+        # Before the copy is made: the copy of a shared mount is its peer, and would show the container's mounts outside
         if self.private_parent:
             _make_private_above(fd, self.path)
         tree = m.open_tree(fd, "", recursive=True)
@@ -221,9 +221,9 @@ class Mount(Step):
         return fd
 
     def _spare_proc(self, ctx: Context, fd: int) -> None:
-        """Refuse to hide /proc or a part of it: what pyrunc and the container's programs write there must get to the kernel.
+        """Refuse to hide /proc or a part of it: what is written there must get to the kernel (CVE-2019-16884).
 
-        As in runc only a procfs may be mounted on /proc, and below it files that tell about the machine (CVE-2019-16884).
+        As in runc only a procfs may be mounted on /proc, and below it files that tell about the machine.
         """
         root = os.readlink(fd_path(ctx.root_fd)).rstrip("/")
         path = os.readlink(fd_path(fd)).removeprefix(root)

@@ -35,6 +35,7 @@ class RecordInit(Step):
             raise Error("init has ended")
         data["start_time"] = started
         data["creating"] = self.creating
+        data["mounts"] = ctx.mounts
         if ctx.cgroup is not None:
             data["cgroup"] = ctx.cgroup.save()  # less than was planned where a rootless container goes without
         self.state.save()
