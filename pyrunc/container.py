@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 
-from pyrunc.errors import Error
+from pyrunc.errors import Error, NotRunning
 from pyrunc.state import State
 from pyrunc.version import OCI_VERSION
 
@@ -86,6 +86,7 @@ class Container:
             root: directory of the states of containers; other operations must name the same.
             pid_file: path of a file to write init's process ID to.
             console_socket: path of a Unix socket that gets the pseudoterminal's master where process.terminal is true.
+            pidfd_socket: path of a Unix socket that gets a pidfd of init.
             no_pivot: move the root filesystem instead of pivot_root(2), for a host that runs from an initramfs.
             no_new_keyring: let the container keep the caller's session keyring.
             preserve_fds: how many descriptors from 3 up the container's process inherits, besides stdio.
@@ -97,8 +98,6 @@ class Container:
             Error: and then nothing is left of it.
         """
         birth = _Birth(container_id, bundle, root, log, no_pivot, no_new_keyring, systemd_cgroup, rootless)
-        if pidfd_socket:
-            raise Error("--pidfd-socket is not supported yet")
         process = birth.config.get("process", {})
         ctx = birth.context(preserve_fds, stdio)
         if process.get("terminal"):
@@ -111,7 +110,7 @@ class Container:
         elif console_socket:
             raise Error("cannot use console socket if pyrunc will not detach or allocate tty")
         try:
-            state = birth.create(ctx, pid_file)
+            state = birth.create(ctx, pid_file, pidfd_socket)
         finally:
             if ctx.console_fd >= 0:
                 os.close(ctx.console_fd)
@@ -155,13 +154,11 @@ class Container:
             the exit status of the container's process, 128 + N if signal N ended it.
         """
         birth = _Birth(container_id, bundle, root, log, no_pivot, no_new_keyring, systemd_cgroup, rootless)
-        if pidfd_socket:
-            raise Error("--pidfd-socket is not supported yet")
         terminal = birth.config.get("process", {}).get("terminal", False)
         ctx = birth.context(preserve_fds, stdio)
         foreground = _foreground(ctx, terminal, console_socket, detach, subreaper, forward_signals)
         try:
-            state = birth.create(ctx, pid_file, fifo=False)
+            state = birth.create(ctx, pid_file, pidfd_socket, fifo=False)
             if foreground is not None:
                 foreground.attach()
             container = cls(container_id, state, log)
@@ -190,7 +187,7 @@ class Container:
         """The container of this ID.
 
         Raises:
-            Error: "container does not exist".
+            NoSuchContainer: there is none.
         """
         return cls(container_id, State.load(root, container_id), log)
 
@@ -268,7 +265,7 @@ class Container:
         thaws a paused container, which otherwise could not die.
 
         Raises:
-            Error: "container not running".
+            NotRunning: it has ended.
         """
         state = self._state
         alive = state.alive()
@@ -278,7 +275,7 @@ class Container:
                 manager.kill(signal)
                 return
         if not alive:
-            raise Error("container not running")
+            raise NotRunning
         self._signal_init(signal)
         if signal == SIGKILL and state.data["cgroup"] and state.status() == "paused":
             self.resume()
@@ -291,12 +288,12 @@ class Container:
             pidfd = os.pidfd_open(pid)
             try:
                 if not self._state.alive():  # the ID may have been given to another process before it was opened
-                    raise Error("container not running")
+                    raise NotRunning
                 _signal.pidfd_send_signal(pidfd, signal)
             finally:
                 os.close(pidfd)
         except ProcessLookupError:
-            raise Error("container not running") from None
+            raise NotRunning from None
         except OSError as e:
             raise Error.from_os(e, action=f"send signal {signal} to process {pid}") from None
 
@@ -432,8 +429,6 @@ class Container:
         from pyrunc import handover, plan, steps
 
         self._log = log or self._log
-        if pidfd_socket:
-            raise Error("--pidfd-socket is not supported yet")
         if cgroups:
             raise Error("--cgroup is not supported yet")
         status = self._state.status()
@@ -454,7 +449,8 @@ class Container:
         try:
             go, report = handover.pipes(ctx)
             options = _options(self._state.data["options"])
-            steps.run(_with_pid_file(plan.exec_steps(config, process, self.id, options, seccomp), pid_file), ctx)
+            planned = plan.exec_steps(config, process, self.id, options, seccomp)
+            steps.run(_recorded(planned, pid_file, pidfd_socket), ctx)
             ctx.peer().close()
             handover.release(ctx)
             if foreground is not None:
@@ -589,7 +585,7 @@ class _Birth:
         seccomp = _compile_seccomp(self.config, self.root if cache else None)
         return plan.create(self.config, self.bundle, self.id, self.manager, _options(self.saved_options), seccomp)
 
-    def create(self, ctx: Context, pid_file: str | None, *, fifo: bool = True) -> State:
+    def create(self, ctx: Context, pid_file: str | None, pidfd_socket: str | None, *, fifo: bool = True) -> State:
         """Take the ID, run the steps; the state, locked.
 
         Args:
@@ -602,7 +598,7 @@ class _Birth:
         try:
             plan = self.plan()
             handover.fifos(ctx, state.directory) if fifo else handover.pipes(ctx)
-            steps.run(_with_pid_file(plan, pid_file, state), ctx)
+            steps.run(_recorded(plan, pid_file, pidfd_socket, state), ctx)
         except BaseException:
             handover.release(ctx)
             container = Container(self.id, state, self.log)
@@ -672,9 +668,11 @@ def _compile_seccomp(config: dict[str, Any], root: str | None) -> Any:
     return seccomp.compile(profile, cache_dir=root and f"{root}/.seccomp")
 
 
-def _with_pid_file(steps: list[Step], pid_file: str | None, state: State | None = None) -> list[Step]:
-    """The steps, with what they make known written down: in state.json, and in `--pid-file`."""
-    from pyrunc.steps.record import RecordInit, WritePidFile
+def _recorded(
+    steps: list[Step], pid_file: str | None, pidfd_socket: str | None, state: State | None = None
+) -> list[Step]:
+    """The steps, and with them those that tell others who init is: state.json, `--pid-file`, `--pidfd-socket`."""
+    from pyrunc.steps.record import RecordInit, SendPidfd, WritePidFile
     from pyrunc.steps.runtime import StartInit
 
     if state is not None:
@@ -685,6 +683,8 @@ def _with_pid_file(steps: list[Step], pid_file: str | None, state: State | None 
             *steps[at + 1 :],
             RecordInit(state, creating=False),
         ]
+    if pidfd_socket:
+        steps = [*steps, SendPidfd(pidfd_socket)]
     if pid_file:
         steps = [*steps, WritePidFile(pid_file)]
     return steps

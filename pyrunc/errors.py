@@ -49,3 +49,17 @@ class Error(Exception):
     def __str__(self) -> str:
         line = ": ".join(part for part in (self.pointer, self.action, self.reason) if part)
         return " ".join(line.split())  # whatever a file name or a hook printed, an error stays one line
+
+
+class NoSuchContainer(Error):
+    """There is no container of this ID. Engines match the words."""
+
+    def __init__(self) -> None:
+        super().__init__("container does not exist")
+
+
+class NotRunning(Error):
+    """The container's init has ended. Engines match the words."""
+
+    def __init__(self) -> None:
+        super().__init__("container not running")

@@ -17,7 +17,7 @@ import fcntl
 import os
 
 from pyrunc import jsonio
-from pyrunc.errors import Error
+from pyrunc.errors import Error, NoSuchContainer
 from pyrunc.linux.proc import start_time
 from pyrunc.version import OCI_VERSION
 
@@ -92,14 +92,14 @@ class State:
         """The state of an existing container.
 
         Raises:
-            Error: there is none of this ID ("container does not exist": engines match these words).
+            NoSuchContainer: there is none of this ID.
         """
         check_id(container_id)
         directory = f"{root}/{container_id}"
         try:
             text = _read(f"{directory}/state.json")
         except (FileNotFoundError, NotADirectoryError):
-            raise Error("container does not exist") from None
+            raise NoSuchContainer from None
         except OSError as e:
             raise Error.from_os(e, action=f"read {directory}/state.json") from None
         try:
@@ -112,18 +112,18 @@ class State:
         """Wait until no other process changes this container, and keep others waiting until this one ends.
 
         Raises:
-            Error: the container was deleted meanwhile.
+            NoSuchContainer: the container was deleted meanwhile.
         """
         if self._lock >= 0:
             return
         try:
             fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
-            raise Error("container does not exist") from None
+            raise NoSuchContainer from None
         fcntl.flock(fd, fcntl.LOCK_EX)
         if os.fstat(fd).st_nlink == 0:
             os.close(fd)
-            raise Error("container does not exist")
+            raise NoSuchContainer
         self._lock = fd
 
     def unlock(self) -> None:

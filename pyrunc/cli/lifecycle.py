@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyrunc import jsonio
 from pyrunc.cli.program import write
 from pyrunc.container import Container
-from pyrunc.errors import Error
+from pyrunc.errors import Error, NoSuchContainer, NotRunning
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,9 +30,9 @@ def kill(call: Call) -> int:
     number = signal_number(call.arguments[1] if len(call.arguments) > 1 else "TERM")
     try:
         container.kill(number, all=call.options.bool("all"))
-    except Error as e:
+    except NotRunning:
         # containerd sends SIGKILL to `--all` while it cleans up, after init has ended
-        if not call.options.bool("all") or e.reason != "container not running":
+        if not call.options.bool("all"):
             raise
     return 0
 
@@ -42,8 +42,8 @@ def delete(call: Call) -> int:
     force = call.options.bool("force")
     try:
         _container(call).delete(force=force)
-    except Error as e:
-        if not force or e.reason != "container does not exist":
+    except NoSuchContainer:
+        if not force:
             raise
     return 0
 

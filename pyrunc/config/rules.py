@@ -64,10 +64,9 @@ def version(config: Config) -> None:
 
 
 def process(config: Config) -> None:
-    """config.md, process: required for start. As runc, create asks for it already."""
-    if "process" not in config:
-        raise Error("is required", pointer="/process")
-    check_process(config["process"], "/process")
+    """config.md, process: "This property is REQUIRED when start is called", not before."""
+    if "process" in config:
+        check_process(config["process"], "/process")
 
 
 # -- namespaces ----------------------------------------------------------------------------------------------

@@ -62,3 +62,27 @@ class WritePidFile(Step):
         finally:
             os.close(fd)
         os.rename(temporary, self.path)
+
+
+class SendPidfd(Step):
+    """Send a pidfd of init (pidfd_open(2)) to `--pidfd-socket`: who has it can wait for and signal that very process."""
+
+    __slots__ = ("path",)
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path = path
+
+    def describe(self) -> str:
+        return f"send a pidfd to {self.path}"
+
+    def run(self, ctx: Context) -> None:
+        from pyrunc.linux.fdpass import connect, send_descriptor
+
+        socket = connect(self.path)
+        pidfd = os.pidfd_open(ctx.init_pid)
+        try:
+            send_descriptor(socket, pidfd, b"pidfd")
+        finally:
+            os.close(pidfd)
+            os.close(socket)
