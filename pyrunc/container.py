@@ -38,6 +38,8 @@ DEFAULT_ROOT = "/run/pyrunc"
 
 SIGKILL = 9
 
+NO_PROCESS = "is required: without a process there is nothing to start"
+
 #: How long `delete --force` waits for a killed init to be gone, in seconds: it may be in an uninterruptible call.
 KILL_TIMEOUT = 10.0
 
@@ -154,7 +156,9 @@ class Container:
             the exit status of the container's process, 128 + N if signal N ended it.
         """
         birth = _Birth(container_id, bundle, root, log, no_pivot, no_new_keyring, systemd_cgroup, rootless)
-        terminal = birth.config.get("process", {}).get("terminal", False)
+        if "process" not in birth.config:
+            raise Error(NO_PROCESS, pointer="/process")
+        terminal = birth.config["process"].get("terminal", False)
         ctx = birth.context(preserve_fds, stdio)
         foreground = _foreground(ctx, terminal, console_socket, detach, subreaper, forward_signals)
         try:
@@ -234,7 +238,7 @@ class Container:
                 raise Error(words.get(status, "cannot start an already running container"))
             config = None
             if not state.data["args"]:
-                raise Error("the configuration has no process to start", pointer="/process")
+                raise Error(NO_PROCESS, pointer="/process")
             if state.data["hooks"]:
                 config = state.config()
             result = os.open(f"{state.directory}/exec.result", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

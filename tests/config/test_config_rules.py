@@ -94,6 +94,7 @@ TAKEN: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "last id of a mapping": (PODMAN, {"process__user__uid": 65535, "process__user__additionalGids": [65535]}),
     "half a user is root's other half": (PODMAN, {"process__user": {"uid": 5}}),
     "no user is root": (PODMAN, {"process": {"cwd": "/", "args": ["a"]}}),
+    "no process: it is asked for at start": (PLAIN, {"process": None}),
     "mapping to the last id": (PODMAN, {"linux__uidMappings": runs((0, 0, 4294967295))}),
     "time offsets": (
         PLAIN,
@@ -149,7 +150,6 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     (PLAIN, {"ociVersion": "2.0.0"}, '/ociVersion: version "2.0.0" can\'t be read, only 1.x'),
     (PLAIN, {"ociVersion": "0.2.0"}, '/ociVersion: version "0.2.0" can\'t be read, only 1.x'),
     (PLAIN, {"ociVersion": "10.0.0"}, '/ociVersion: version "10.0.0" can\'t be read, only 1.x'),
-    (PLAIN, {"process": None}, "/process: is required"),
     (PLAIN, {"process__args": None}, "/process/args: is required"),
     (
         PLAIN,
