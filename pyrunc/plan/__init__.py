@@ -102,11 +102,16 @@ def create(
         steps.append(namespaces.MapIds(*mappings))
     if (score := process.get("oomScoreAdj")) is not None:
         steps.append(SetOomScore(score))
-    steps.append(Tell("set up"))
+    steps += _set_up(spaces, Tell("set up"))
     outside = hooks(config, "prestart", "creating") + hooks(config, "createRuntime", "creating")
     if outside:
         steps += [Await("mounted"), *outside, Tell("hooked")]
     return [*steps, *_limits(process, config), Await("ready")]
+
+
+def _set_up(spaces: Namespaces, step: Step) -> list[Step]:
+    """In a user namespace init is nobody until the runtime has mapped its IDs; everywhere else it need not wait."""
+    return [step] if spaces.has("user") else []
 
 
 def _limits(process: dict[str, Any], config: dict[str, Any]) -> list[Step]:
@@ -150,7 +155,7 @@ def _init_steps(
     seccomp: Filter | None,
 ) -> list[Step]:
     linux = config.get("linux", {})
-    steps: list[Step] = [Await("set up"), NewSession()]
+    steps: list[Step] = [*_set_up(spaces, Await("set up")), NewSession()]
     if options.new_keyring:
         steps.append(NewKeyring(f"_ses.{container_id}"))
     steps += rootfs.before_root
@@ -202,7 +207,7 @@ def exec_steps(
     """
     spaces = Namespaces(config)
     linux = config.get("linux", {})
-    init: list[Step] = [Await("set up"), NewSession()]
+    init: list[Step] = [*_set_up(spaces, Await("set up")), NewSession()]
     if options.new_keyring:
         init.append(NewKeyring(f"_ses.{container_id}"))
     if spaces.has("user"):
@@ -213,7 +218,7 @@ def exec_steps(
     steps: list[Step] = [StartInit(0, [Undumpable(), JoinContainer(spaces.flags(), chroot)], init)]
     if (score := process.get("oomScoreAdj")) is not None:
         steps.append(SetOomScore(score))
-    return [*steps, Tell("set up"), *_limits(process, config), Await("ready")]
+    return [*steps, *_set_up(spaces, Tell("set up")), *_limits(process, config), Await("ready")]
 
 
 def hooks(
