@@ -677,16 +677,12 @@ def _recorded(
 ) -> list[Step]:
     """The steps, and with them those that tell others who init is: state.json, `--pid-file`, `--pidfd-socket`."""
     from pyrunc.steps.record import RecordInit, SendPidfd, WritePidFile
-    from pyrunc.steps.runtime import StartInit
+    from pyrunc.steps.runtime import Await
 
     if state is not None:
-        at = next(i for i, step in enumerate(steps) if isinstance(step, StartInit))
-        steps = [
-            *steps[: at + 1],
-            RecordInit(state, creating=True),
-            *steps[at + 1 :],
-            RecordInit(state, creating=False),
-        ]
+        # As soon as init exists, but when it has all that it needs to go on: it works while this is written
+        at = next(i for i, step in enumerate(steps) if isinstance(step, Await))
+        steps = [*steps[:at], RecordInit(state, creating=True), *steps[at:], RecordInit(state, creating=False)]
     if pidfd_socket:
         steps = [*steps, SendPidfd(pidfd_socket)]
     if pid_file:

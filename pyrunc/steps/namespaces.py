@@ -7,6 +7,7 @@ import os
 
 from pyrunc.errors import Error
 from pyrunc.linux import process as p
+from pyrunc.linux.network import interface_up
 from pyrunc.steps import Step
 
 TYPE_CHECKING = False
@@ -199,8 +200,6 @@ class LoopbackUp(Step):
         return "bring the loopback interface up"
 
     def run(self, ctx: Context) -> None:
-        from pyrunc.linux.network import interface_up
-
         interface_up("lo")
 
 
