@@ -76,7 +76,7 @@ def test_bounding(bundle: Bundle, container: Container, uid: int, no_new_privile
     "config.md#linux-process", "the permitted field is an array of permitted capabilities that are kept"
 )
 def test_permitted_and_effective(bundle: Bundle, container: Container) -> None:
-    """With no_new_privs, root's execve(2) adds nothing to the permitted set (capabilities(7)): it shows what was set."""
+    """With no_new_privs, root's execve(2) adds nothing to the permitted set (capabilities(7)): it shows what was set"""
     some = ["CAP_KILL", "CAP_CHOWN"]
     bundle.process["capabilities"] = {
         "bounding": [*some, "CAP_FOWNER", "CAP_SYS_CHROOT"],

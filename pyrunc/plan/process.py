@@ -69,7 +69,7 @@ def process_steps(
         steps.append(s.NoNewPrivileges())
     steps.append(s.SetUser(uid, gid, user.get("additionalGids", []), user.get("umask")))
     steps.append(s.ChangeDirectory(cwd, last=True))
-    # Loading a filter needs CAP_SYS_ADMIN where no_new_privs is not set (seccomp(2)): it is kept until then
+    # Loading a filter needs CAP_SYS_ADMIN where no_new_privs is not set (seccomp(2)). execve(2) drops it
     extra = 1 << CAP_SYS_ADMIN if seccomp is not None and not no_new_privileges else 0
     inheritable = sets.get("inheritable", 0)
     # Only what is both permitted and inheritable can be ambient (capabilities(7)); configurations that ask for more are
@@ -87,17 +87,16 @@ def process_steps(
             unknown=sorted(set(listed).difference(CAPABILITIES)),
         )
     )
-    final: list[Step] = [s.FinalCapabilities(effective, permitted)] if extra else []
     if process.get("args"):
         steps.append(s.FindExecutable(process["args"][0]))
     steps.append(s.WaitForStart())
     if not joining:
         from pyrunc.plan import hooks
 
-        steps += hooks(config, "startContainer", "created", inside=True, before=final)
+        steps += hooks(config, "startContainer", "created", inside=True)
+    steps.append(s.PrepareExec())
     if seccomp is not None:
         steps.append(s.LoadSeccomp(seccomp.program, seccomp.flags))
-    steps += final
     if process.get("args"):
         steps.append(s.Exec(process["args"]))
     return steps

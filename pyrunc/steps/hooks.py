@@ -23,10 +23,9 @@ class RunHook(Step):
     Attributes:
         status: the container status that the hook is told.
         inside: the hook runs in the container's namespaces, so it is told the process ID seen there.
-        before: steps for the hook's process alone, before its program starts.
     """
 
-    __slots__ = ("before", "hook", "inside", "kind", "status")
+    __slots__ = ("hook", "inside", "kind", "status")
 
     def __init__(
         self,
@@ -36,14 +35,12 @@ class RunHook(Step):
         origin: str,
         *,
         inside: bool = False,
-        before: list[Step],
     ) -> None:
         super().__init__(origin)
         self.kind = kind
         self.hook = hook
         self.status = status
         self.inside = inside
-        self.before = before
 
     def describe(self) -> str:
         return f"{self.kind} hook {self.hook['path']}"
@@ -62,8 +59,6 @@ class RunHook(Step):
         pid = os.fork()
         if pid == 0:
             try:
-                for step in self.before:
-                    step.run(ctx)
                 from pyrunc.linux.process import reset_signals
 
                 reset_signals()

@@ -321,26 +321,12 @@ class SetCapabilities(Step):
                 p.prctl(p.PR_CAP_AMBIENT, p.PR_CAP_AMBIENT_RAISE, number)
 
 
-class FinalCapabilities(Step):
-    """Give up CAP_SYS_ADMIN, which a process without no_new_privs must hold while it loads a seccomp filter."""
-
-    __slots__ = ("effective", "permitted")
-
-    def __init__(self, effective: int, permitted: int) -> None:
-        super().__init__("/process/capabilities")
-        self.effective = effective
-        self.permitted = permitted
-
-    def describe(self) -> str:
-        return "give up CAP_SYS_ADMIN"
-
-    def run(self, ctx: Context) -> None:
-        _, permitted, inheritable = p.capget()
-        p.capset(self.effective & permitted, self.permitted & permitted, inheritable)
-
-
 class LoadSeccomp(Step):
-    """Put the process under its system call filter, as late as possible: pyrunc's own calls are not the profile's."""
+    """Put the process under its system call filter, as late as possible: pyrunc's own calls are not the profile's.
+
+    After it comes nothing but execve(2), which also sheds the CAP_SYS_ADMIN that loading takes without no_new_privs:
+    the new program's capabilities come from the other sets (capabilities(7)).
+    """
 
     __slots__ = ("flags", "program")
 
@@ -356,6 +342,7 @@ class LoadSeccomp(Step):
         from pyrunc.linux.seccomp import load_filter
 
         load_filter(self.program, self.flags)
+        ctx.trace = None  # a line in the log would be a system call of ours under the program's filter
 
 
 class SetEnvironment(Step):
@@ -469,6 +456,26 @@ def _exit_by_signal(number: int, frame: Any) -> None:
     os._exit(128 + number)
 
 
+class PrepareExec(Step):
+    """Do what execve(2) does not: default signals and the preserved descriptors; and tell `start` that all is well.
+
+    All this takes system calls, so it comes before the filter. Should the filter or execve(2) fail, `start` gets an error
+    after this word and before the end of file that it waits for.
+    """
+
+    __slots__ = ()
+
+    def describe(self) -> str:
+        return "hand signals and descriptors over to the program"
+
+    def run(self, ctx: Context) -> None:
+        p.reset_signals()
+        for fd in range(3, 3 + ctx.preserve):
+            os.set_inheritable(fd, True)
+        if ctx.result_fd >= 0:
+            os.write(ctx.result_fd, b"x")
+
+
 class Exec(Step):
     """Become the container's program."""
 
@@ -484,9 +491,4 @@ class Exec(Step):
         return f'exec: "{self.args[0]}"'
 
     def run(self, ctx: Context) -> None:
-        p.reset_signals()
-        for fd in range(3, 3 + ctx.preserve):
-            os.set_inheritable(fd, True)
-        if ctx.result_fd >= 0:
-            os.write(ctx.result_fd, b"x")  # `start` reads this, then an end of file: the program runs
         os.execve(ctx.executable, self.args, ctx.environment)
