@@ -485,8 +485,8 @@ class Background:
 
         Args:
             timeout: seconds; then everything that was started is killed and the test fails.
-            reaping_but: meanwhile collect orphans, as an engine would, all but these. The last process of a pid namespace does not go
-                before the ones that were put into it (`exec --detach`) are collected.
+            reaping_but: meanwhile collect orphans, as an engine would, all but these. The last process of a pid
+                namespace does not go before the ones that were put into it (`exec --detach`) are collected.
         """
         end = time.monotonic() + timeout * SCALE
         while reaping_but is not None and self.process.poll() is None and time.monotonic() < end:

@@ -24,18 +24,9 @@ def run(runtime: str, arguments: list[str], directory: str) -> dict[str, Any]:
     """The results of one runtime: what `--results` wrote."""
     results = os.path.join(directory, f"{runtime.replace('/', '_')}.json")
     log = os.path.join(directory, f"{runtime.replace('/', '_')}.log")
-    argv = [
-        sys.executable,
-        "-m",
-        "pytest",
-        str(HERE),
-        "--runtime",
-        runtime,
-        "--results",
-        results,
-        "-q",
-        *arguments,
-    ]
+    where = [] if any(os.path.exists(word.partition("::")[0]) for word in arguments) else [str(HERE)]
+    options = ["--runtime", runtime, "--results", results, "-q"]
+    argv = [sys.executable, "-m", "pytest", *where, *options, *arguments]
     print(f"{runtime}: running; its log is {log}", file=sys.stderr)
     with open(log, "wb") as out:
         status = subprocess.run(argv, cwd=HERE.parent, stdout=out, stderr=subprocess.STDOUT, check=False).returncode
@@ -48,7 +39,8 @@ def run(runtime: str, arguments: list[str], directory: str) -> dict[str, Any]:
 
 def short(name: str) -> str:
     """A node id without the directory."""
-    return name.rpartition("/")[2]
+    path, mark, test = name.partition("::")  # a parameter may hold slashes
+    return path.rpartition("/")[2] + mark + test
 
 
 def table(results: list[dict[str, Any]], *, everything: bool) -> list[str]:

@@ -16,6 +16,7 @@ from conformance.harness import (
     ConsoleSocket,
     Container,
     Json,
+    Test,
     alive,
     namespace,
     not_applicable,
@@ -441,12 +442,12 @@ def test_no_process_file(running: Container, what: str) -> None:
 
 
 @spec("runc-exec.8")
-def test_failed_exec_leaves_the_container_alone(running: Container) -> None:
+def test_failed_exec_leaves_the_container_alone(running: Container, test: Test) -> None:
     before = running.state()
     for _ in range(3):
         assert running.exec("no-such-command").status != 0
     assert running.state() == before
     assert alive(running.pid)
-    reap()
+    reap(*test.children_before)
     seen = running.exec("sh", "-c", "echo /proc/[0-9]*").stdout.split()
     assert len(seen) == 2, seen  # the container's sleep, and this shell
