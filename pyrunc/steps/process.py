@@ -457,7 +457,7 @@ def _exit_by_signal(number: int, frame: Any) -> None:
 
 
 class PrepareExec(Step):
-    """Do what execve(2) does not: default signals and the preserved descriptors; and tell `start` that all is well.
+    """Do what execve(2) does not: default signals, preserved descriptors; and tell `start` that all is well.
 
     All this takes system calls, so it comes before the filter. Should the filter or execve(2) fail, `start` gets an error
     after this word and before the end of file that it waits for.
