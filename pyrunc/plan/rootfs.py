@@ -90,7 +90,7 @@ def rootfs_steps(config: dict[str, Any], bundle: str, spaces: Namespaces, option
     steps.mounts.append(s.OpenNull())
     steps.mounts += mounts
 
-    destinations = {os.path.normpath("/" + step.destination) for step in mounts if isinstance(step, s.BindMount)}
+    destinations = {_clean(step.destination) for step in mounts if isinstance(step, s.BindMount)}
     if "/dev" not in destinations:
         steps.mounts += _devices(linux, spaces, options)
     process = config.get("process", {})
@@ -125,6 +125,11 @@ def rootfs_steps(config: dict[str, Any], bundle: str, spaces: Namespaces, option
     return steps
 
 
+def _clean(path: str) -> str:
+    """A path in the container as words only: absolute, without "." and ".." (normpath alone leaves "//" in front)."""
+    return os.path.normpath("/" + path.lstrip("/"))
+
+
 def _mount(index: int, mount: dict[str, Any], bundle: str, spaces: Namespaces) -> s.Mount:
     origin = f"/mounts/{index}"
     destination = mount["destination"]
@@ -137,7 +142,7 @@ def _mount(index: int, mount: dict[str, Any], bundle: str, spaces: Namespaces) -
         return s.BindMount(destination, source, options.rbind, options, origin)
     if kind == "cgroup":
         return s.CgroupMount(destination, "cgroup" in spaces.new, options, origin)
-    if kind == "tmpfs" or options.copy_up or os.path.normpath("/" + destination) == "/dev":
+    if kind == "tmpfs" or options.copy_up or _clean(destination) == "/dev":
         options.defer_read_only()  # later mounts' mount points, devices and copies have to be put into it
     return s.FilesystemMount(destination, kind, mount.get("source", ""), options, origin)
 
@@ -145,7 +150,7 @@ def _mount(index: int, mount: dict[str, Any], bundle: str, spaces: Namespaces) -
 def _devices(linux: dict[str, Any], spaces: Namespaces, options: Options) -> list[Step]:
     """Nodes and links of /dev. In a user namespace mknod(2) makes no device, so the host's are shown."""
     bind = spaces.has("user") or options.unprivileged
-    asked = [os.path.normpath(device["path"]) for device in linux.get("devices", ())]
+    asked = [_clean(device["path"]) for device in linux.get("devices", ())]
     steps: list[Step] = [
         MakeDevice({"path": path, "type": "c", "major": major, "minor": minor, "fileMode": 0o666}, bind, "")
         for path, major, minor in DEFAULT_DEVICES
@@ -154,7 +159,7 @@ def _devices(linux: dict[str, Any], spaces: Namespaces, options: Options) -> lis
     steps += [
         MakeDevice(device, bind, f"/linux/devices/{i}")
         for i, device in enumerate(linux.get("devices", ()))
-        if os.path.normpath(device["path"]) != "/dev/ptmx"
+        if _clean(device["path"]) != "/dev/ptmx"
     ]
     steps += [MakeLink(path, target) for path, target in LINKS]
     steps.append(MakeLink("/dev/ptmx", "pts/ptmx", replace=True))

@@ -679,7 +679,7 @@ def _copy_up(source: int, target: int) -> None:
         elif kind == stat.S_IFREG:
             reader = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
             writer = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=target)
-            while os.sendfile(writer, reader, None, 1 << 20):  # type: ignore[arg-type]
+            while os.sendfile(writer, reader, None, 1 << 20):
                 pass
             os.close(reader)
             os.close(writer)

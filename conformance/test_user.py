@@ -1,0 +1,522 @@
+"""User namespaces: mappings, owners inside and outside, what else is in them, and ordinary users who make them."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pathlib
+import pwd
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from conformance import harness
+from conformance.harness import (
+    Bundle,
+    Container,
+    Json,
+    Test,
+    namespace,
+    not_applicable,
+    parse_mounts,
+    proc_status,
+    requires,
+    spec,
+)
+
+MAPPINGS = "config-linux.md#configLinuxUserNamespaceMappings"
+NAMESPACES = "config-linux.md#configLinuxNamespaces"
+
+#: The host's ID of the container's root.
+ROOT = 100000
+
+CLONE_NEWUSER = 0x10000000
+KINDS = {"network": ("net", 0x40000000), "ipc": ("ipc", 0x08000000), "uts": ("uts", 0x04000000)}
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def mapping(container: int, host: int, size: int) -> Json:
+    return {"containerID": container, "hostID": host, "size": size}
+
+
+def own(bundle: Bundle, uid: int, gid: int) -> None:
+    """Give the rootfs to a user; busybox, which all tests' bundles share, stays root's."""
+    for directory, names, files in os.walk(bundle.rootfs):
+        for name in (".", *names, *files):
+            path = os.path.join(directory, name)
+            if name != "busybox":
+                os.chown(path, uid, gid, follow_symlinks=False)
+
+
+@pytest.fixture
+def user(bundle: Bundle) -> Bundle:
+    """A bundle with a user namespace of 65536 IDs, root of the container being the host's 100000."""
+    bundle.namespaces(add=[{"type": "user"}])
+    bundle.linux["uidMappings"] = [mapping(0, ROOT, 65536)]
+    bundle.linux["gidMappings"] = [mapping(0, ROOT, 65536)]
+    own(bundle, ROOT, ROOT)
+    return bundle
+
+
+def refused(container: Container) -> str:
+    """Creation must fail; what the runtime said."""
+    result = container.create(check=False)
+    assert result.status != 0, f"should have failed: {result!r}"
+    assert result.stderr
+    return result.stderr
+
+
+# ----------------------------------------------------------------------------------------------------- mappings
+
+
+@spec(MAPPINGS, "describes the user namespace uid mappings from the host to the container")
+def test_mappings(user: Bundle, container: Container) -> None:
+    user.sh("id -u; id -g; cat /proc/self/uid_map /proc/self/gid_map")
+    assert container.output().split() == ["0", "0", "0", str(ROOT), "65536", "0", str(ROOT), "65536"]
+
+
+@spec(MAPPINGS, "describes the user namespace uid mappings from the host to the container")
+def test_several_mappings(user: Bundle, container: Container) -> None:
+    user.linux["uidMappings"] = [mapping(0, ROOT, 1), mapping(1, 300000, 999), mapping(1000, 1000, 1)]
+    user.linux["gidMappings"] = [mapping(0, ROOT, 10), mapping(100, 200100, 5)]
+    user.sh("cat /proc/self/uid_map; echo; cat /proc/self/gid_map")
+    uids, gids = container.output().split("\n\n")
+    assert [line.split() for line in uids.splitlines()] == [
+        ["0", str(ROOT), "1"],
+        ["1", "300000", "999"],
+        ["1000", "1000", "1"],
+    ]
+    assert [line.split() for line in gids.splitlines()] == [["0", str(ROOT), "10"], ["100", "200100", "5"]]
+
+
+@spec(MAPPINGS, "hostID (uint32, REQUIRED) - is the starting uid/gid on the host to be mapped to containerID")
+def test_the_process_s_ids_on_the_host(user: Bundle, container: Container) -> None:
+    user.process["user"] = {"uid": 12, "gid": 34, "additionalGids": [56]}
+    container.run_detached()
+    status = proc_status(container.pid)
+    assert status["Uid"].split() == [str(ROOT + 12)] * 4
+    assert status["Gid"].split() == [str(ROOT + 34)] * 4
+    assert status["Groups"].split() == [str(ROOT + 56)]
+
+
+@spec(MAPPINGS, "hostID (uint32, REQUIRED) - is the starting uid/gid on the host to be mapped to containerID")
+def test_no_group_of_the_host_remains(user: Bundle, container: Container) -> None:
+    container.run_detached(preexec_fn=lambda: os.setgroups([4, 27]))
+    assert proc_status(container.pid)["Groups"].split() == []
+
+
+@spec(MAPPINGS, "is the starting uid/gid on the host to be mapped to containerID")
+@pytest.mark.parametrize(
+    "ids", [{"uid": 70000, "gid": 0}, {"uid": 0, "gid": 70000}, {"uid": 0, "gid": 0, "additionalGids": [70000]}]
+)
+def test_an_unmapped_user(user: Bundle, container: Container, ids: Json) -> None:
+    user.process["user"] = ids
+    said = refused(container)
+    if container.runtime.name == "pyrunc":
+        assert "/process/user" in said
+
+
+@spec(MAPPINGS)
+@pytest.mark.parametrize("name", ["uidMappings", "gidMappings"])
+def test_missing_mappings(user: Bundle, container: Container, name: str) -> None:
+    if container.runtime.name == "crun":
+        not_applicable("crun maps some by itself")
+    del user.linux[name]
+    refused(container)
+
+
+@spec(MAPPINGS)
+@pytest.mark.parametrize("case", ["overlap inside", "overlap outside", "empty"])
+def test_impossible_mappings(user: Bundle, container: Container, case: str) -> None:
+    if container.runtime.name == "crun" and case == "empty":
+        not_applicable("crun maps some by itself")
+    user.linux["uidMappings"] = {
+        "overlap inside": [mapping(0, ROOT, 10), mapping(5, 200000, 10)],
+        "overlap outside": [mapping(0, ROOT, 10), mapping(10, ROOT + 5, 10)],
+        "empty": [mapping(0, ROOT, 0)],
+    }[case]
+    refused(container)
+
+
+# ------------------------------------------------------------------------------------------------ files and mounts
+
+
+@spec(MAPPINGS, "The runtime SHOULD NOT modify the ownership of referenced filesystems to realize the mapping.")
+def test_owners(user: Bundle, container: Container) -> None:
+    os.chown(user.file("/mine"), ROOT + 5, ROOT + 6)
+    os.chown(user.file("/theirs"), 5, 6)
+    user.sh("touch /new; stat -c '%n %u %g' /mine /theirs /new")
+    assert container.output() == "/mine 5 6\n/theirs 65534 65534\n/new 0 0\n"
+    made = os.stat(user.host("/new"))
+    assert (made.st_uid, made.st_gid) == (ROOT, ROOT)
+    assert os.stat(user.host("/theirs")).st_uid == 5
+
+
+@spec(MAPPINGS, "The runtime SHOULD NOT modify the ownership of referenced filesystems to realize the mapping.")
+def test_what_the_runtime_makes_belongs_to_the_container_s_root(user: Bundle, container: Container) -> None:
+    user.config["mounts"].append({"destination": "/new/data", "type": "tmpfs", "source": "tmpfs"})
+    user.process["cwd"] = "/made/by/runtime"
+    assert container.output("stat", "-c", "%u %g", "/new", "/new/data", "/made") == "0 0\n" * 3
+    assert os.stat(user.host("/made/by")).st_uid == ROOT
+
+
+@spec("config.md#configMounts")
+def test_mounts(user: Bundle, container: Container) -> None:
+    mounts = {m.target: m for m in parse_mounts(container.output("cat", "/proc/self/mountinfo"))}
+    assert {mounts[path].fstype for path in ("/proc", "/sys", "/dev/pts", "/dev/mqueue")} == {
+        "proc",
+        "sysfs",
+        "devpts",
+        "mqueue",
+    }
+    assert "ro" in mounts["/sys"].options
+
+
+@spec("config.md#configMounts")
+def test_masks_and_read_only(user: Bundle, container: Container) -> None:
+    user.config["root"]["readonly"] = True
+    user.file("/secret", "secret")
+    user.linux["maskedPaths"].append("/secret")
+    user.sh(
+        "cat /secret; touch /file 2>/dev/null || echo refused;"
+        " echo 1 2>/dev/null > /proc/sys/kernel/shm_rmid_forced || echo too"
+    )
+    assert container.output() == "refused\ntoo\n"
+
+
+@spec("config.md#configMounts", "can also be a file or directory name for bind mounts")
+@pytest.mark.parametrize("mode", [0o755, 0o700], ids=["open", "private"])
+def test_a_volume_below_a_directory_that_only_the_host_s_root_enters(
+    user: Bundle, container: Container, test: Test, mode: int
+) -> None:
+    if mode == 0o700 and container.runtime.name == "runc":
+        not_applicable("runc 1.1 can't; corrected since")
+    above = os.path.join(test.directory, "above")
+    os.makedirs(f"{above}/volume")
+    os.chmod(above, mode)
+    pathlib.Path(above, "volume/file").write_text("text")
+    user.config["mounts"].append({"destination": "/data", "source": f"{above}/volume", "options": ["rbind"]})
+    assert container.output("cat", "/data/file") == "text"
+
+
+@spec("config.md#configLinuxMountOptions", "bind | MUST | Bind mount")
+@pytest.mark.parametrize(
+    "options", [["bind", "ro"], ["rbind", "nosuid", "nodev"], ["rbind", "ro", "rprivate"]], ids=",".join
+)
+def test_a_volume_with_locked_flags(user: Bundle, container: Container, test: Test, options: list[str]) -> None:
+    """The host's nosuid, nodev and noexec can't be taken away in a user namespace; asking for more must work."""
+    if container.runtime.name != "pyrunc":
+        not_applicable("runc 1.1 can't (corrected since), crun clears them from outside")
+    volume = os.path.join(test.directory, "volume")
+    os.mkdir(volume)
+    harness.mount("volume", volume, "tmpfs", 2 | 4 | 8, "mode=755")
+    user.config["mounts"].append({"destination": "/data", "source": volume, "type": "bind", "options": options})
+    try:
+        found = [m for m in parse_mounts(container.output("cat", "/proc/self/mountinfo")) if m.target == "/data"][-1]
+    finally:
+        harness.umount(volume)
+    assert {"nosuid", "nodev", "noexec"} <= set(found.options)
+    if "ro" in options:
+        assert "ro" in found.options
+
+
+@spec("config.md#configLinuxMountOptions", "tmpcopyup | MAY | copy up the contents to a tmpfs")
+def test_tmpcopyup(user: Bundle, container: Container) -> None:
+    if container.runtime.name == "crun":
+        not_applicable("crun keeps no owners")
+    os.makedirs(user.host("/data"))
+    os.chown(user.host("/data"), ROOT, ROOT)
+    os.chown(user.file("/data/file", "text"), ROOT + 7, ROOT + 8)
+    user.config["mounts"].append({"destination": "/data", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup"]})
+    user.sh("stat -c '%u %g' /data/file; cat /data/file")
+    assert container.output() == "7 8\ntext"
+
+
+@spec("config-linux.md#configLinuxSysctl", "allows kernel parameters to be modified at runtime for the container")
+@pytest.mark.parametrize(
+    ("key", "value"), [("net.ipv4.ip_forward", "1"), ("kernel.shmmax", "65536"), ("net.core.somaxconn", "99")]
+)
+def test_sysctl(user: Bundle, container: Container, key: str, value: str) -> None:
+    user.linux["sysctl"] = {key: value}
+    path = "/proc/sys/" + key.replace(".", "/")
+    before = pathlib.Path(path).read_text()
+    assert container.output("cat", path) == value + "\n"
+    assert pathlib.Path(path).read_text() == before
+
+
+@spec("config.md#configLinuxProcess")
+def test_capabilities_are_the_namespace_s(user: Bundle, container: Container) -> None:
+    for names in user.process["capabilities"].values():
+        names += ["CAP_SYS_ADMIN", "CAP_NET_ADMIN", "CAP_MKNOD"]
+    user.sh(
+        "ip link add cfu type veth && echo link; mount -t tmpfs x /tmp && echo mount;"
+        " mknod /tmp/disk b 254 0 2>/dev/null || echo no device"
+    )
+    assert container.output() == "link\nmount\nno device\n"
+
+
+@spec("runc-exec.8", "Execute new process inside the container")
+def test_exec(user: Bundle, container: Container) -> None:
+    container.run_detached()
+    assert container.exec("id", "-u", flags=["--user", "1000:1000"]).stdout == "1000\n"
+    assert container.exec("cat", "/proc/self/uid_map").stdout.split() == ["0", str(ROOT), "65536"]
+    assert container.exec("true", flags=["--user", "70000"]).status != 0
+
+
+@spec("runtime.md#lifecycle")
+def test_lifecycle(user: Bundle, container: Container) -> None:
+    container.create()
+    container.start()
+    assert container.state()["status"] == "running"
+    container.kill()
+    container.wait()
+    container.delete()
+
+
+@spec(NAMESPACES, "the container will have its own network stack")
+def test_loopback(user: Bundle, container: Container) -> None:
+    assert "UP" in container.output("ip", "link", "show", "lo")
+
+
+@spec(NAMESPACES, "the container will have an isolated view of the cgroup hierarchy")
+def test_all_namespaces(user: Bundle, container: Container) -> None:
+    kinds = ["cgroup"] + (["time"] if container.runtime.name == "pyrunc" else [])
+    user.namespaces(add=[{"type": kind} for kind in kinds])
+    if "time" in kinds:
+        user.linux["timeOffsets"] = {"boottime": {"secs": 1000000}}
+    container.run_detached()
+    for name in ("user", "pid", "net", "ipc", "uts", "mnt", *kinds):
+        assert namespace(container.pid, name) != namespace("self", name)
+    if "time" in kinds:
+        assert float(container.exec("cat", "/proc/uptime").stdout.split()[0]) > 1000000
+
+
+@spec("config.md#configLinuxMountOptions")
+@requires("cgroup v1")
+def test_cgroup_mount(user: Bundle, container: Container) -> None:
+    user.namespaces(add=[{"type": "cgroup"}])
+    user.config["mounts"].append(
+        {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"]}
+    )
+    assert "1" in container.output("cat", "/sys/fs/cgroup/pids/cgroup.procs").split()
+
+
+# ------------------------------------------------------------------------------------------- joining by path
+
+
+class Holder:
+    """A process in a user namespace and others that belong to it."""
+
+    def __init__(self, *kinds: str) -> None:
+        flags = CLONE_NEWUSER + sum(KINDS[kind][1] for kind in kinds)
+        up, down = os.pipe(), os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            if _libc.unshare(flags):
+                os._exit(1)
+            os.write(up[1], b"x")
+            signal.pause()
+            os._exit(0)
+        os.close(up[1])
+        assert os.read(up[0], 1) == b"x"
+        for fd in (up[0], *down):
+            os.close(fd)
+        for name in ("uid_map", "gid_map"):
+            pathlib.Path(f"/proc/{self.pid}/{name}").write_text(f"0 {ROOT} 65536\n")
+
+    def path(self, name: str) -> str:
+        return f"/proc/{self.pid}/ns/{name}"
+
+    def close(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+
+
+@pytest.fixture
+def holder(test: Test) -> Iterator[Holder]:
+    made = Holder(*KINDS)
+    yield made
+    made.close()
+
+
+@spec(NAMESPACES, "The runtime MUST place the container process in the namespace associated with that path.")
+@pytest.mark.parametrize("with_mappings", [False, True])
+@pytest.mark.parametrize("others", [[], ["network"], ["network", "ipc", "uts"]], ids=len)
+def test_joining(bundle: Bundle, container: Container, holder: Holder, others: list[str], with_mappings: bool) -> None:
+    """podman and containerd give the mappings beside the path, as runc once wanted it."""
+    if container.runtime.name == "runc" and not with_mappings:
+        not_applicable("runc 1.1 wants mappings beside the path")
+    if container.runtime.name == "runc":
+        not_applicable("runc 1.1 takes no user namespace with mappings by path")
+    own(bundle, ROOT, ROOT)
+    entries = [{"type": "user", "path": holder.path("user")}]
+    entries += [{"type": kind, "path": holder.path(KINDS[kind][0])} for kind in others]
+    bundle.namespaces(drop=others, add=entries)
+    if with_mappings:
+        bundle.linux["uidMappings"] = bundle.linux["gidMappings"] = [mapping(0, ROOT, 65536)]
+    container.run_detached()
+    for name in ("user", *(KINDS[kind][0] for kind in others)):
+        assert namespace(container.pid, name) == namespace(holder.pid, name)
+    assert container.exec("id", "-u").stdout == "0\n"
+    assert proc_status(container.pid)["Uid"].split()[0] == str(ROOT)
+
+
+@spec(NAMESPACES, "The runtime MUST place the container process in the namespace associated with that path.")
+def test_a_pod_with_a_user_namespace(
+    user: Bundle, container: Container, new_bundle: Callable[[], Bundle], new_container: Callable[..., Container]
+) -> None:
+    if container.runtime.name == "runc":
+        not_applicable("runc 1.1 takes no user namespace with mappings by path")
+    container.run_detached()
+    member = new_bundle()
+    own(member, ROOT, ROOT)
+    shared = {"user": "user", "network": "net", "ipc": "ipc", "uts": "uts", "pid": "pid"}
+    del member.config["hostname"]
+    member.namespaces(
+        drop=shared, add=[{"type": k, "path": f"/proc/{container.pid}/ns/{n}"} for k, n in shared.items()]
+    )
+    second = new_container(member)
+    second.run_detached()
+    for name in shared.values():
+        assert namespace(second.pid, name) == namespace(container.pid, name)
+    assert second.exec("cat", "/proc/1/comm").stdout == "sleep\n"
+    second.kill()
+    second.wait()
+    second.delete()
+
+
+@spec(NAMESPACES, "The runtime MUST generate an error if path is not associated with a namespace of type type.")
+def test_joining_something_else(bundle: Bundle, container: Container, holder: Holder) -> None:
+    bundle.namespaces(add=[{"type": "user", "path": holder.path("net")}])
+    refused(container)
+
+
+# ------------------------------------------------------------------------------------------------ ordinary users
+
+
+class Ordinary:
+    """Runs the runtime as an ordinary user, in a mount namespace where /etc/subuid gives this user some IDs."""
+
+    UID = 54321
+
+    def __init__(self, container: Container, test: Test) -> None:
+        self.container = container
+        self.directory = os.path.join(test.directory, "ordinary")
+        for name in ("", "root", "run"):
+            os.makedirs(os.path.join(self.directory, name), exist_ok=True)
+            os.chown(os.path.join(self.directory, name), self.UID, self.UID)
+        own(container.bundle, self.UID, self.UID)
+        os.chown(container.bundle.path, self.UID, self.UID)
+        passwd = pathlib.Path("/etc/passwd").read_text() + f"conformance:x:{self.UID}:{self.UID}::/:/bin/sh\n"
+        group = pathlib.Path("/etc/group").read_text() + f"conformance:x:{self.UID}:\n"
+        ids = f"conformance:{ROOT}:65536\n"
+        files = {"passwd": passwd, "group": group, "subuid": ids, "subgid": ids}
+        self.setup = ""
+        for name, text in files.items():
+            path = os.path.join(test.directory, name)
+            pathlib.Path(path).write_text(text)
+            os.chmod(path, 0o644)
+            pathlib.Path("/etc", name).touch()
+            self.setup += f"mount -o bind {path} /etc/{name}; "
+
+    def run(self, *args: str) -> subprocess.CompletedProcess[str]:
+        runtime = self.container.runtime
+        argv = [runtime.path, *runtime.global_args, "--root", f"{self.directory}/root", *args]
+        script = self.setup + f'exec setpriv --reuid {self.UID} --regid {self.UID} --clear-groups "$@"'
+        return subprocess.run(
+            ["unshare", "--mount", "sh", "-euc", script, "sh", *argv],
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            timeout=harness.TIMEOUT * harness.SCALE,
+            cwd=self.directory,
+            env={**runtime.env, "XDG_RUNTIME_DIR": f"{self.directory}/run"},
+            check=False,
+        )
+
+
+@pytest.fixture
+def ordinary(bundle: Bundle, container: Container, test: Test) -> Ordinary:
+    try:
+        pwd.getpwuid(Ordinary.UID)
+        not_applicable(f"the host has a user {Ordinary.UID}")
+    except KeyError:
+        pass
+    bundle.namespaces(drop=["network"], add=[{"type": "user"}])
+    bundle.linux["resources"] = {}
+    bundle.linux["cgroupsPath"] = None
+    bundle.config["mounts"] = [m for m in bundle.config["mounts"] if m["type"] not in ("sysfs", "mqueue")]
+    bundle.linux["maskedPaths"] = ["/proc/kcore"]
+    pts = next(m for m in bundle.config["mounts"] if m["type"] == "devpts")
+    pts["options"].remove("gid=5")
+    return Ordinary(container, test)
+
+
+@spec(MAPPINGS, "describes the user namespace uid mappings from the host to the container")
+def test_an_ordinary_user_maps_itself(bundle: Bundle, container: Container, ordinary: Ordinary) -> None:
+    bundle.linux["uidMappings"] = [mapping(0, Ordinary.UID, 1)]
+    bundle.linux["gidMappings"] = [mapping(0, Ordinary.UID, 1)]
+    bundle.sh("id -u; id -g; cat /proc/self/uid_map; touch /file; cat /proc/self/setgroups")
+    bundle.write()
+    done = ordinary.run("run", "--bundle", bundle.path, container.id)
+    assert (done.returncode, done.stdout.split()) == (0, ["0", "0", "0", str(Ordinary.UID), "1", "deny"]), done.stderr
+    assert os.stat(bundle.host("/file")).st_uid == Ordinary.UID
+
+
+@spec(MAPPINGS, "describes the user namespace uid mappings from the host to the container")
+@requires("command:newuidmap")
+def test_an_ordinary_user_with_subordinate_ids(bundle: Bundle, container: Container, ordinary: Ordinary) -> None:
+    """newuidmap(1) and newgidmap(1) write mappings that the kernel takes from nobody else."""
+    bundle.linux["uidMappings"] = [mapping(0, Ordinary.UID, 1), mapping(1, ROOT, 65536)]
+    bundle.linux["gidMappings"] = [mapping(0, Ordinary.UID, 1), mapping(1, ROOT, 65536)]
+    bundle.process["user"] = {"uid": 1000, "gid": 1000}
+    bundle.sh("id -u; id -g; cat /proc/self/uid_map")
+    bundle.write()
+    done = ordinary.run("run", "--bundle", bundle.path, container.id)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["1000", "1000", "0", str(Ordinary.UID), "1", "1", str(ROOT), "65536"]
+
+
+@spec(MAPPINGS)
+@requires("command:newuidmap")
+def test_an_ordinary_user_with_ids_of_others(bundle: Bundle, container: Container, ordinary: Ordinary) -> None:
+    bundle.linux["uidMappings"] = [mapping(0, Ordinary.UID, 1), mapping(1, 300000, 100)]
+    bundle.linux["gidMappings"] = [mapping(0, Ordinary.UID, 1), mapping(1, 300000, 100)]
+    bundle.write()
+    done = ordinary.run("run", "--bundle", bundle.path, container.id)
+    assert done.returncode != 0
+    assert done.stderr
+    if container.runtime.name == "pyrunc":
+        assert "/linux/uidMappings" in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+
+
+@spec("runtime.md#lifecycle")
+@requires("command:newuidmap")
+def test_an_ordinary_user_s_lifecycle(bundle: Bundle, container: Container, ordinary: Ordinary) -> None:
+    """Calls one after the other, each in a namespace with the same files."""
+    bundle.linux["uidMappings"] = [mapping(0, Ordinary.UID, 1), mapping(1, ROOT, 65536)]
+    bundle.linux["gidMappings"] = [mapping(0, Ordinary.UID, 1), mapping(1, ROOT, 65536)]
+    bundle.write()
+    runtime = container.runtime
+    argv = " ".join([runtime.path, *runtime.global_args, "--root", f"{ordinary.directory}/root"])
+    script = f"""
+    {argv} run --detach --bundle {bundle.path} {container.id} > /dev/null 2> errors < /dev/null || cat errors
+    {argv} state {container.id} | grep -o running
+    {argv} exec {container.id} id -u
+    {argv} kill {container.id} KILL
+    sleep 0.3
+    {argv} delete {container.id} && echo deleted
+    """
+    saved, runtime.path = runtime.path, "/bin/sh"
+    saved_args, runtime.global_args = runtime.global_args, ["-c", script, "sh"]
+    try:
+        done = ordinary.run()
+    finally:
+        runtime.path, runtime.global_args = saved, saved_args
+    assert done.stdout.split() == ["running", "0", "deleted"], done.stderr
+    shutil.rmtree(f"{ordinary.directory}/root")
