@@ -487,7 +487,8 @@ def test_low_limits_are_for_the_program(bundle: Bundle, container: Container, na
     if container.runtime.name == "crun" and name == "RLIMIT_NOFILE":
         not_applicable("crun needs some more for itself")
     limits = [{"type": name, "soft": LOW[name], "hard": LOW[name]}]
-    bundle.process["user"] = {"uid": 1000, "gid": 1000}
+    # RLIMIT_NPROC counts all of a user's processes on the machine: a user whom nobody else is
+    bundle.process["user"] = {"uid": 54321, "gid": 54321}
     if how == "run":
         bundle.process["rlimits"] = limits
         text = container.output("cat", "/proc/self/limits")

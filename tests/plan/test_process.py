@@ -1,0 +1,205 @@
+"""The order of what init does last, between holding every privilege and being the container's program."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any, TypeVar
+
+import pytest
+
+from pyrunc.linux.process import CAP_SYS_ADMIN, CAPABILITIES
+from pyrunc.plan.process import capability_mask, process_steps
+from pyrunc.seccomp import Filter
+from pyrunc.steps import Step
+from pyrunc.steps import process as s
+
+T = TypeVar("T", bound=Step)
+
+FILTER = Filter(b"\6\0\0\0\0\0\377\177", 4, False)
+
+
+def process(**more: Any) -> dict[str, Any]:
+    """A process with everything in it."""
+    names = ["CAP_CHOWN", "CAP_KILL"]
+    return {
+        "args": ["sh", "-c", "true"],
+        "cwd": "/srv",
+        "env": ["PATH=/bin"],
+        "user": {"uid": 1000, "gid": 100, "additionalGids": [5], "umask": 0o77},
+        "capabilities": dict.fromkeys(("bounding", "effective", "permitted", "inheritable", "ambient"), names),
+        "noNewPrivileges": True,
+        "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 1, "hard": 2}],
+    } | more
+
+
+def plan(seccomp: Filter | None = FILTER, *, joining: bool = False, hooks: Any = None, **more: Any) -> list[Step]:
+    return process_steps(process(**more), {"hooks": hooks or {}}, seccomp, joining=joining)
+
+
+def names(steps: list[Step]) -> list[str]:
+    return [type(step).__name__ for step in steps]
+
+
+def at(steps: list[Step], kind: type[Step]) -> int:
+    """The place of the only step of a kind."""
+    (place,) = [i for i, step in enumerate(steps) if isinstance(step, kind)]
+    return place
+
+
+def only(steps: list[Step], kind: type[T]) -> T:
+    step = steps[at(steps, kind)]
+    assert isinstance(step, kind)
+    return step
+
+
+VARIANTS = [
+    {"joining": joining, "seccomp": seccomp, "noNewPrivileges": no_new_privileges}
+    for joining, seccomp, no_new_privileges in itertools.product((False, True), (None, FILTER), (False, True))
+]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_bounding_set_goes_before_the_user_changes(variant: dict[str, Any]) -> None:
+    """PR_CAPBSET_DROP takes CAP_SETPCAP in the effective set, which another user does not have any more."""
+    steps = plan(**variant)
+    assert at(steps, s.DropBoundingSet) < at(steps, s.SetUser) < at(steps, s.SetCapabilities)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_descriptors_are_closed_before_paths_of_the_image_are_looked_up(variant: dict[str, Any]) -> None:
+    """CVE-2024-21626: /proc/self/fd/N as working directory, home's passwd or program."""
+    steps = plan(**variant)
+    closed = at(steps, s.CloseDescriptors)
+    for i, step in enumerate(steps):
+        if isinstance(step, s.SetEnvironment | s.ChangeDirectory | s.FindExecutable | s.Exec):
+            assert closed < i
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_directory_is_entered_as_root_and_else_as_the_user(variant: dict[str, Any]) -> None:
+    steps = plan(**variant)
+    first, second = [i for i, step in enumerate(steps) if isinstance(step, s.ChangeDirectory)]
+    assert first < at(steps, s.SetUser) < second
+    assert [steps[i].last for i in (first, second)] == [False, True]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_limits_come_before_the_user(variant: dict[str, Any]) -> None:
+    steps = plan(**variant)
+    assert at(steps, s.SetRlimit) < at(steps, s.SetUser)
+    assert only(steps, s.SetRlimit).origin == "/process/rlimits/0"
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_program_is_looked_up_as_the_user_while_create_still_listens(variant: dict[str, Any]) -> None:
+    """With the environment's PATH, from the working directory, with the user's rights."""
+    steps = plan(**variant)
+    found = at(steps, s.FindExecutable)
+    assert max(at(steps, s.SetEnvironment), at(steps, s.SetUser), at(steps, s.SetCapabilities)) < found
+    assert max(i for i, step in enumerate(steps) if isinstance(step, s.ChangeDirectory)) < found
+    assert found < at(steps, s.WaitForStart)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_execution_comes_last_and_nothing_but_the_filter_right_before(variant: dict[str, Any]) -> None:
+    """Every call after the filter would have to be in the program's profile."""
+    tail = names(plan(**variant))
+    end = ["PrepareExec", "LoadSeccomp", "Exec"] if variant["seccomp"] else ["PrepareExec", "Exec"]
+    assert tail[-len(end) :] == end
+    assert tail.index("WaitForStart") < tail.index("PrepareExec")
+
+
+def test_start_container_hooks_are_between_start_and_the_filter() -> None:
+    hooks = {"startContainer": [{"path": "/one"}, {"path": "/two"}]}
+    found = names(plan(hooks=hooks))
+    first = found.index("RunHook")
+    assert found[first : first + 2] == ["RunHook"] * 2
+    assert found.index("WaitForStart") < first < found.index("LoadSeccomp")
+
+
+def test_hooks_are_not_for_a_process_that_joins() -> None:
+    assert "RunHook" not in names(plan(hooks={"startContainer": [{"path": "/one"}]}, joining=True))
+
+
+def test_no_new_privs_is_set_before_the_filter() -> None:
+    """Without it, and without CAP_SYS_ADMIN, seccomp(2) is EACCES."""
+    steps = plan(noNewPrivileges=True)
+    assert at(steps, s.NoNewPrivileges) < at(steps, s.LoadSeccomp)
+    assert "NoNewPrivileges" not in names(plan(noNewPrivileges=False))
+
+
+ADMIN = 1 << CAP_SYS_ADMIN
+
+
+@pytest.mark.parametrize("uid", [0, 1000])
+@pytest.mark.parametrize("seccomp, no_new_privileges, kept", [
+    (FILTER, False, True),
+    (FILTER, True, False),
+    (None, False, False),
+    (None, True, False),
+])  # fmt: skip
+def test_sys_admin_is_kept_only_for_the_filter(
+    seccomp: Filter | None, no_new_privileges: bool, kept: bool, uid: int
+) -> None:
+    """In no set that survives execve(2): neither bounding nor inheritable nor ambient."""
+    step = only(plan(seccomp, noNewPrivileges=no_new_privileges, user={"uid": uid, "gid": 0}), s.SetCapabilities)
+    assert bool(step.permitted & ADMIN) == bool(step.effective & ADMIN) == kept
+    assert not (step.inheritable | step.ambient | step.bounding | step.wanted) & ADMIN
+
+
+def test_capability_mask() -> None:
+    assert capability_mask([]) == 0
+    assert capability_mask(["CAP_CHOWN"]) == 1
+    assert capability_mask(["CAP_KILL", "CAP_CHOWN", "CAP_KILL"]) == 1 << 5 | 1
+    assert capability_mask(["CAP_CHECKPOINT_RESTORE"]) == 1 << 40
+    assert capability_mask(CAPABILITIES) == (1 << 41) - 1
+
+
+@pytest.mark.parametrize("name", ["", "CHOWN", "cap_chown", "CAP_NO_SUCH", "CAP_CHOWN "])
+def test_unknown_capabilities_count_nothing_and_are_remembered(name: str) -> None:
+    assert capability_mask([name, "CAP_KILL"]) == 1 << 5
+    step = only(plan(capabilities={"bounding": [name, "CAP_KILL"], "permitted": [name]}), s.SetCapabilities)
+    assert step.unknown == [name]
+    assert step.wanted == 1 << 5
+
+
+def test_absent_capabilities_are_none() -> None:
+    steps = plan(capabilities={})
+    step = only(steps, s.SetCapabilities)
+    assert (step.effective, step.permitted, step.inheritable, step.ambient) == (0, 0, 0, 0)
+    assert only(steps, s.DropBoundingSet).keep == 0
+
+
+def test_ambient_needs_permitted_and_inheritable() -> None:
+    """What is not both can't be raised (capabilities(7)); configurations that ask for it are common."""
+    sets = {"ambient": ["CAP_CHOWN", "CAP_KILL", "CAP_FOWNER"], "permitted": ["CAP_CHOWN", "CAP_KILL"]}
+    step = only(plan(capabilities=sets | {"inheritable": ["CAP_KILL", "CAP_FOWNER"]}), s.SetCapabilities)
+    assert step.ambient == 1 << 5
+
+
+def test_a_container_without_a_command_has_nothing_to_execute() -> None:
+    found = names(plan(args=[]))
+    assert "Exec" not in found and "FindExecutable" not in found
+
+
+def test_only_command_and_directory_speak_in_words_that_engines_take_for_the_command() -> None:
+    """podman makes 127 and 126 of them (pyrunc/errors.py)."""
+    about = {type(step).__name__ for step in plan() if step.about_command}
+    assert about == {"ChangeDirectory", "FindExecutable", "Exec"}
+
+
+def test_every_step_says_what_it_does() -> None:
+    for step in plan(noNewPrivileges=False):
+        line = step.describe()
+        assert line and "\n" not in line and not line.endswith(".")
+
+
+def test_steps_of_the_configuration_know_their_place() -> None:
+    origins = {type(step).__name__: step.origin for step in plan()}
+    assert origins["SetUser"] == "/process/user"
+    assert origins["ChangeDirectory"] == "/process/cwd"
+    assert origins["SetCapabilities"] == "/process/capabilities"
+    assert origins["DropBoundingSet"] == "/process/capabilities/bounding"
+    assert origins["LoadSeccomp"] == "/linux/seccomp"
+    assert origins["FindExecutable"] == "/process/args/0"
+    assert origins["NoNewPrivileges"] == "/process/noNewPrivileges"
