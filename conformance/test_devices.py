@@ -23,9 +23,9 @@ from conformance.harness import (
     xfail_on,
 )
 
-DEVICES = "config-linux.md#configLinuxDevices"
-DEFAULTS = "config-linux.md#configLinuxDefaultDevices"
-LINKS = "runtime-linux.md#runtimeLinuxDevSymbolicLinks"
+DEVICES = "config-linux.md#devices"
+DEFAULTS = "config-linux.md#default-devices"
+LINKS = "runtime-linux.md#dev-symbolic-links"
 
 
 def device(path: str, type: str = "c", major: int | None = 1, minor: int | None = 3, **more: Any) -> Json:

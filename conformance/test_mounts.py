@@ -28,9 +28,9 @@ from conformance.harness import (
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REMOUNT = 1, 2, 4, 8, 0x1000, 0x20
 MS_PRIVATE, MS_SLAVE, MS_SHARED = 1 << 18, 1 << 19, 1 << 20
 
-MOUNTS = "config.md#configMounts"
-OPTIONS = "config.md#configLinuxMountOptions"
-POSIX = "config.md#configPOSIXMounts"
+MOUNTS = "config.md#mounts"
+OPTIONS = "config.md#linux-mount-options"
+POSIX = "config.md#posix-platform-mounts"
 
 
 class HostTree:

@@ -26,10 +26,10 @@ from conformance.harness import (
     xfail_on,
 )
 
-NAMESPACES = "config-linux.md#configLinuxNamespaces"
+NAMESPACES = "config-linux.md#namespaces"
 INHERITED = "If a namespace type is not specified in the namespaces array, the container MUST inherit …"
-SYSCTL = "config-linux.md#configLinuxSysctl"
-TIME = "config-linux.md#configLinuxTimeOffset"
+SYSCTL = "config-linux.md#sysctl"
+TIME = "config-linux.md#offset-for-time-namespace"
 
 #: type -> (name in /proc/PID/ns, CLONE_NEW* flag)
 KINDS = {
@@ -297,7 +297,7 @@ def test_interfaces_of_a_joined_namespace(bundle: Bundle, container: Container, 
     assert "192.0.2.7/24" in container.output("ip", "addr", "show", "cfa")
 
 
-@spec("config.md#configHostname", "hostname (string, OPTIONAL) specifies the container's hostname")
+@spec("config.md#hostname", "hostname (string, OPTIONAL) specifies the container's hostname")
 def test_hostname(bundle: Bundle, container: Container) -> None:
     host = os.uname().nodename
     bundle.config["hostname"] = "x" * 64
@@ -306,14 +306,14 @@ def test_hostname(bundle: Bundle, container: Container) -> None:
     assert os.uname().nodename == host
 
 
-@spec("config.md#configHostname")
+@spec("config.md#hostname")
 def test_no_hostname(bundle: Bundle, container: Container) -> None:
     del bundle.config["hostname"]
     assert container.output("hostname").strip() == os.uname().nodename
 
 
 @spec(
-    "config.md#configHostname", "specifies the container's hostname as seen by processes running inside the container"
+    "config.md#hostname", "specifies the container's hostname as seen by processes running inside the container"
 )
 def test_hostname_without_uts_namespace(bundle: Bundle, container: Container) -> None:
     bundle.namespaces(drop=["uts"])
@@ -322,7 +322,7 @@ def test_hostname_without_uts_namespace(bundle: Bundle, container: Container) ->
 
 
 @spec(
-    "config.md#configHostname", "specifies the container's hostname as seen by processes running inside the container"
+    "config.md#hostname", "specifies the container's hostname as seen by processes running inside the container"
 )
 def test_hostname_in_a_joined_uts_namespace(bundle: Bundle, container: Container, holders: Holders) -> None:
     pid = holders.hold("uts")
@@ -331,7 +331,7 @@ def test_hostname_in_a_joined_uts_namespace(bundle: Bundle, container: Container
 
 
 @spec(
-    "config.md#configDomainname",
+    "config.md#domainname",
     "specifies the container's domainname as seen by processes running inside the container",
 )
 @xfail_on("runc", "runc knows it from 1.2 on")

@@ -25,10 +25,10 @@ from conformance.harness import (
     xfail_on,
 )
 
-ROOT = "config.md#configRoot"
-PROPAGATION = "config-linux.md#configLinuxRootfsMountPropagation"
-MASKED = "config-linux.md#configLinuxMaskedPaths"
-READONLY = "config-linux.md#configLinuxReadonlyPaths"
+ROOT = "config.md#root"
+PROPAGATION = "config-linux.md#rootfs-mount-propagation"
+MASKED = "config-linux.md#masked-paths"
+READONLY = "config-linux.md#readonly-paths"
 
 
 def table(container: Container) -> list[Mount]:
@@ -372,7 +372,7 @@ def without_mount_namespace(bundle: Bundle) -> None:
 
 
 @spec(
-    "config-linux.md#configLinuxNamespaces",
+    "config-linux.md#namespaces",
     "the container MUST inherit the runtime namespace of that type",
 )
 @requires("command:unshare")
@@ -453,7 +453,7 @@ def test_the_engine_s_mount_of_the_rootfs_stays(bundle: Bundle, container: Conta
     assert (directory / "after").read_text() == (directory / "before").read_text()
 
 
-@spec("config-linux.md#configLinuxNamespaces")
+@spec("config-linux.md#namespaces")
 @requires("command:unshare")
 def test_exec_without_mount_namespace(bundle: Bundle, container: Container) -> None:
     without_mount_namespace(bundle)

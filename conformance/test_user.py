@@ -27,8 +27,8 @@ from conformance.harness import (
     spec,
 )
 
-MAPPINGS = "config-linux.md#configLinuxUserNamespaceMappings"
-NAMESPACES = "config-linux.md#configLinuxNamespaces"
+MAPPINGS = "config-linux.md#user-namespace-mappings"
+NAMESPACES = "config-linux.md#namespaces"
 
 #: The host's ID of the container's root.
 ROOT = 100000
@@ -164,7 +164,7 @@ def test_what_the_runtime_makes_belongs_to_the_container_s_root(user: Bundle, co
     assert os.stat(user.host("/made/by")).st_uid == ROOT
 
 
-@spec("config.md#configMounts")
+@spec("config.md#mounts")
 def test_mounts(user: Bundle, container: Container) -> None:
     mounts = {m.target: m for m in parse_mounts(container.output("cat", "/proc/self/mountinfo"))}
     assert {mounts[path].fstype for path in ("/proc", "/sys", "/dev/pts", "/dev/mqueue")} == {
@@ -176,7 +176,7 @@ def test_mounts(user: Bundle, container: Container) -> None:
     assert "ro" in mounts["/sys"].options
 
 
-@spec("config.md#configMounts")
+@spec("config.md#mounts")
 def test_masks_and_read_only(user: Bundle, container: Container) -> None:
     user.config["root"]["readonly"] = True
     user.file("/secret", "secret")
@@ -188,7 +188,7 @@ def test_masks_and_read_only(user: Bundle, container: Container) -> None:
     assert container.output() == "refused\ntoo\n"
 
 
-@spec("config.md#configMounts", "can also be a file or directory name for bind mounts")
+@spec("config.md#mounts", "can also be a file or directory name for bind mounts")
 @pytest.mark.parametrize("mode", [0o755, 0o700], ids=["open", "private"])
 def test_a_volume_below_a_directory_that_only_the_host_s_root_enters(
     user: Bundle, container: Container, test: Test, mode: int
@@ -203,7 +203,7 @@ def test_a_volume_below_a_directory_that_only_the_host_s_root_enters(
     assert container.output("cat", "/data/file") == "text"
 
 
-@spec("config.md#configLinuxMountOptions", "bind | MUST | Bind mount")
+@spec("config.md#linux-mount-options", "bind | MUST | Bind mount")
 @pytest.mark.parametrize(
     "options", [["bind", "ro"], ["rbind", "nosuid", "nodev"], ["rbind", "ro", "rprivate"]], ids=",".join
 )
@@ -224,7 +224,7 @@ def test_a_volume_with_locked_flags(user: Bundle, container: Container, test: Te
         assert "ro" in found.options
 
 
-@spec("config.md#configLinuxMountOptions", "tmpcopyup | MAY | copy up the contents to a tmpfs")
+@spec("config.md#linux-mount-options", "tmpcopyup | MAY | copy up the contents to a tmpfs")
 def test_tmpcopyup(user: Bundle, container: Container) -> None:
     if container.runtime.name == "crun":
         not_applicable("crun keeps no owners")
@@ -236,7 +236,7 @@ def test_tmpcopyup(user: Bundle, container: Container) -> None:
     assert container.output() == "7 8\ntext"
 
 
-@spec("config-linux.md#configLinuxSysctl", "allows kernel parameters to be modified at runtime for the container")
+@spec("config-linux.md#sysctl", "allows kernel parameters to be modified at runtime for the container")
 @pytest.mark.parametrize(
     ("key", "value"), [("net.ipv4.ip_forward", "1"), ("kernel.shmmax", "65536"), ("net.core.somaxconn", "99")]
 )
@@ -248,7 +248,7 @@ def test_sysctl(user: Bundle, container: Container, key: str, value: str) -> Non
     assert pathlib.Path(path).read_text() == before
 
 
-@spec("config.md#configLinuxProcess")
+@spec("config.md#linux-process")
 def test_capabilities_are_the_namespace_s(user: Bundle, container: Container) -> None:
     for names in user.process["capabilities"].values():
         names += ["CAP_SYS_ADMIN", "CAP_NET_ADMIN", "CAP_MKNOD"]
@@ -295,7 +295,7 @@ def test_all_namespaces(user: Bundle, container: Container) -> None:
         assert float(container.exec("cat", "/proc/uptime").stdout.split()[0]) > 1000000
 
 
-@spec("config.md#configLinuxMountOptions")
+@spec("config.md#linux-mount-options")
 @requires("cgroup v1")
 def test_cgroup_mount(user: Bundle, container: Container) -> None:
     user.namespaces(add=[{"type": "cgroup"}])
