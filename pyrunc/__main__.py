@@ -16,8 +16,13 @@ def main() -> NoReturn:
     # A runtime lives for milliseconds: collecting would cost time, and in the container's init it would touch
     # pages, which the kernel charges to the container.
     gc.disable()
-    from pyrunc.cli.program import run
+    import _signal
 
+    from pyrunc.cli.program import run
+    from pyrunc.linux.stdio import fill_stdio
+
+    fill_stdio()
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)  # a caller that ignores it would keep our children's ends from us
     status = run(sys.argv[1:])
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:

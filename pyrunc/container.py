@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import time
 
-from pyrunc.errors import Error, NotRunning
+from pyrunc.errors import Error, NoSuchContainer, NotRunning
+from pyrunc.linux.proc import start_time
 from pyrunc.state import State
 from pyrunc.version import OCI_VERSION
 
@@ -155,6 +156,8 @@ class Container:
         Returns:
             the exit status of the container's process, 128 + N if signal N ended it.
         """
+        from pyrunc import handover
+
         birth = _Birth(container_id, bundle, root, log, no_pivot, no_new_keyring, systemd_cgroup, rootless)
         if "process" not in birth.config:
             raise Error(NO_PROCESS, pointer="/process")
@@ -163,16 +166,21 @@ class Container:
         foreground = _foreground(ctx, terminal, console_socket, detach, subreaper, forward_signals)
         try:
             state = birth.create(ctx, pid_file, pidfd_socket, fifo=False)
-            if foreground is not None:
-                foreground.attach()
             container = cls(container_id, state, log)
-            container._start(birth.config, ctx.peer_start, ctx.peer_result)
-            if foreground is None:
+            try:
+                if foreground is not None:
+                    foreground.attach()
+                handover.go_on(ctx)
+                # An engine may ask for this container's state or kill it from now on
                 state.unlock()
-                return 0
-            # An engine may ask for this container's state or kill it while we wait
-            state.unlock()
-            status = foreground.wait(ctx.init_pid)
+                container._hooks(birth.config, "poststart", "running")
+                if foreground is None:
+                    return 0
+                status = foreground.wait(ctx.init_pid)
+            except BaseException:
+                handover.abandon(ctx)
+                container._abort()
+                raise
         finally:
             if foreground is not None:
                 foreground.close()
@@ -181,9 +189,8 @@ class Container:
         if not keep:
             try:
                 container.delete(force=True)
-            except Error as e:
-                if os.path.exists(state.directory):  # else somebody else deleted it first
-                    raise e
+            except NoSuchContainer:
+                pass  # somebody else deleted it first
         return status
 
     @classmethod
@@ -229,38 +236,70 @@ class Container:
             Error: it was not `created`; or startContainer hook, program or poststart hook failed: then it is destroyed, as
                 the specification wants it.
         """
+        from pyrunc import handover
+
         state = self._state
         state.lock()
         try:
             status = state.status()
             if status != "created":
-                words = {"stopped": "cannot start a container that has stopped"}
+                words = {
+                    "stopped": "cannot start a container that has stopped",
+                    "creating": "cannot start a container that was never completely created",
+                }
                 raise Error(words.get(status, "cannot start an already running container"))
             config = None
             if not state.data["args"]:
                 raise Error(NO_PROCESS, pointer="/process")
             if state.data["hooks"]:
                 config = state.config()
-            result = os.open(f"{state.directory}/exec.result", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            os.set_blocking(result, True)
-            fifo = os.open(f"{state.directory}/exec.fifo", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            self._start(config, fifo, result)
+            fifo, result = handover.open_fifos(state.directory)
+            try:
+                handover.go(fifo, result)
+            except Error:
+                self._abort()
+                raise
+            state.forget_fifos()
         finally:
             state.unlock()
+        if config is not None:
+            try:
+                self._hooks(config, "poststart", "running")  # not locked: it may be deleted while they run
+            except BaseException:
+                self._abort()
+                raise
 
-    def _start(self, config: dict[str, Any] | None, fifo: int, result: int) -> None:
-        """Say go, and hear what becomes of it. Closes both descriptors."""
-        from pyrunc import handover
-
+    def _abort(self) -> None:
+        """Destroy the container because of an error, which is the one to tell."""
         try:
-            handover.go(fifo, result)
-            self._state.forget_fifos()
-            if config is not None:
-                self._hooks(config, "poststart", "running")
-        except Error:
-            self._kill_init()
-            self._destroy()
-            raise
+            self.delete(force=True)
+        except NoSuchContainer:
+            pass  # somebody else was quicker
+        except Error as e:
+            self._warn(str(e))
+
+    def wait(self) -> int | None:
+        """Wait until the container's process has ended.
+
+        Returns:
+            its exit status, 128 + N if signal N ended it; None where another program made it: only a parent is told.
+        """
+        from pyrunc.foreground import status_of
+
+        pid = self._state.data["pid"]
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return None
+        try:
+            if start_time(pid, zombie=True) != self._state.data["start_time"]:
+                return None  # the ID is another process's by now
+            _wait_for_end(pidfd)
+            return status_of(os.waitpid(pid, 0)[1])
+        except ChildProcessError:
+            return None
+        finally:
+            os.close(pidfd)
 
     def kill(self, signal: int, *, all: bool = False) -> None:
         """Send a signal to init, or to all of the container's processes (runtime.md, Kill).
@@ -311,17 +350,21 @@ class Container:
             Error: it is running.
         """
         state = self._state
-        if force and state.alive():
-            self._kill_init()  # before the lock, which a `create` that hangs in a hook would hold
-        state.lock()
+        if not force and state.status() == "creating" and state.locked():
+            raise Error(f"cannot delete container {self.id} that is not stopped: creating")
+        deadline = time.monotonic() + KILL_TIMEOUT
+        while not state.lock(wait=not force):
+            # a `create` or `start` that hangs in a hook gives up, and the lock, when init ends
+            self._kill_init()
+            if time.monotonic() > deadline:
+                raise Error("another process is at work on this container and does not come to an end")
+            time.sleep(0.005)
         try:
             status = state.status()
-            if status == "created":
-                self._kill_init()
-            elif status not in ("stopped", "creating"):
-                if not force:
-                    raise Error(f"cannot delete container {self.id} that is not stopped: {status}")
-                self._kill_init()
+            # "creating" is left by a runtime that was killed, since we have the lock
+            if not force and status not in ("stopped", "created", "creating"):
+                raise Error(f"cannot delete container {self.id} that is not stopped: {status}")
+            self._kill_init()
             self._destroy()
         finally:
             state.unlock()
@@ -330,27 +373,52 @@ class Container:
         """Kill init and wait until it is gone."""
         if not self._state.alive():
             return
-        pidfd = os.pidfd_open(self._state.data["pid"])
+        try:
+            pidfd = os.pidfd_open(self._state.data["pid"])
+        except ProcessLookupError:
+            return
         try:
             if self._state.data["cgroup"] and self._state.status() == "paused":
                 self._signal_init(SIGKILL)
                 self.resume()
             self.kill(SIGKILL)
-            _wait_for_end(pidfd, self._state)
+            if not _wait_for_end(pidfd, KILL_TIMEOUT):
+                raise Error(f"init (process {self._state.data['pid']}) does not end after SIGKILL")
         except Error:
             if self._state.alive():
                 raise
         finally:
             os.close(pidfd)
 
+    def _reap(self) -> None:
+        """Where this very program made init it is the parent, and leaves no zombie."""
+        pid = self._state.data["pid"]
+        try:
+            if pid and start_time(pid, zombie=True) == self._state.data["start_time"]:
+                os.waitpid(pid, os.WNOHANG)
+        except ChildProcessError:
+            pass
+
     def _destroy(self) -> None:
         """Take away cgroup and state, then run the poststop hooks (runtime.md, Lifecycle, steps 12 and 13)."""
         state = self._state
-        config = state.config() if state.data["hooks"] else None
+        try:
+            config = state.config() if state.data["hooks"] else None
+        except NoSuchContainer:
+            config = None  # whoever was to delete it was killed half way
+        self._reap()
         if (manager := self._manager()) is not None:
-            if not state.data["private_pid"] and manager.procs():
+            # Without init it is not known whether the cgroup is the container's own: `create` may have been killed
+            # before it saw that others use it
+            own = state.data["pid"] > 0
+            if own and not state.data["private_pid"] and manager.procs():
                 manager.kill(SIGKILL)
-            manager.remove()
+            try:
+                manager.remove()
+            except Error as e:
+                if own:
+                    raise
+                self._warn(str(e))
         for path, mount_id in state.data.get("mounts", ()):
             _unmount(path, mount_id)
         state.remove()
@@ -451,7 +519,7 @@ class Container:
             ctx, process.get("terminal", False), console_socket, detach, subreaper, forward_signals
         )
         try:
-            go, report = handover.pipes(ctx)
+            handover.pipes(ctx)
             options = _options(self._state.data["options"])
             planned = plan.exec_steps(config, process, self.id, options, seccomp)
             steps.run(_recorded(planned, pid_file, pidfd_socket), ctx)
@@ -459,10 +527,13 @@ class Container:
             handover.release(ctx)
             if foreground is not None:
                 foreground.attach()
-            handover.go(go, report)
-            if foreground is None:
-                return 0
-            return foreground.wait(ctx.init_pid)
+            handover.go_on(ctx)
+            return 0 if foreground is None else foreground.wait(ctx.init_pid)
+        except BaseException:
+            handover.abandon(ctx)
+            if ctx.init_pid:
+                _end(ctx.init_pid)
+            raise
         finally:
             if foreground is not None:
                 foreground.close()
@@ -497,8 +568,6 @@ def containers(root: str = DEFAULT_ROOT) -> list[dict[str, Any]]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     for name in names:
-        if name.startswith("."):
-            continue
         try:
             state = State.load(root, name)
             uid = os.stat(state.directory).st_uid
@@ -511,6 +580,11 @@ def containers(root: str = DEFAULT_ROOT) -> list[dict[str, Any]]:
             entry["owner"] = f"#{uid}"
         found.append(entry)
     return found
+
+
+def discard(container_id: str, *, root: str = DEFAULT_ROOT) -> None:
+    """Remove what a runtime that was killed may have left of a container that does not exist."""
+    State.discard(root, container_id)
 
 
 def describe(bundle: str, *, no_pivot: bool = False, no_new_keyring: bool = False) -> list[dict[str, str]]:
@@ -604,7 +678,7 @@ class _Birth:
             handover.fifos(ctx, state.directory) if fifo else handover.pipes(ctx)
             steps.run(_recorded(plan, pid_file, pidfd_socket, state), ctx)
         except BaseException:
-            handover.release(ctx)
+            handover.abandon(ctx)
             container = Container(self.id, state, self.log)
             if ctx.state["pid"] and self.config.get("hooks", {}).get("poststop"):
                 container._destroy()
@@ -669,7 +743,7 @@ def _compile_seccomp(config: dict[str, Any], root: str | None) -> Any:
         return None
     from pyrunc import seccomp
 
-    return seccomp.compile(profile, cache_dir=root and f"{root}/.seccomp")
+    return seccomp.compile(profile, cache_dir=root and f"{root}/.~seccomp")
 
 
 def _recorded(
@@ -739,13 +813,22 @@ def _foreground(
     return foreground
 
 
-def _wait_for_end(pidfd: int, state: State) -> None:
+def _wait_for_end(pidfd: int, seconds: float | None = None) -> bool:
+    """Whether a process ended within a time."""
     import select
 
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
-    if not poll.poll(int(KILL_TIMEOUT * 1000)):
-        raise Error(f"init (process {state.data['pid']}) does not end after SIGKILL")
+    return bool(poll.poll(None if seconds is None else int(seconds * 1000)))
+
+
+def _end(pid: int) -> None:
+    """Kill a child, if it still lives, and reap it."""
+    try:
+        os.kill(pid, SIGKILL)
+        os.waitpid(pid, 0)
+    except (ProcessLookupError, ChildProcessError):
+        pass  # it has been reaped already
 
 
 def _unmount(path: str, mount_id: int) -> None:

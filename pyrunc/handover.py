@@ -9,6 +9,7 @@ For `create` the two are FIFOs in the state directory, opened by whoever runs `s
 
 from __future__ import annotations
 
+import errno
 import os
 
 from pyrunc import jsonio
@@ -34,11 +35,27 @@ def fifos(ctx: Context, directory: str) -> None:
             ctx.result_fd = fd
 
 
-def pipes(ctx: Context) -> tuple[int, int]:
-    """Make two pipes for a process that says go itself; its ends (to write, to read) are in the context too."""
+def open_fifos(directory: str) -> tuple[int, int]:
+    """The descriptors for `go`, where init waits at the other end of the FIFOs.
+
+    Raises:
+        Error: it does not wait there any more.
+    """
+    result = os.open(f"{directory}/exec.result", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        os.set_blocking(result, True)
+        return os.open(f"{directory}/exec.fifo", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC), result
+    except OSError as e:
+        os.close(result)
+        if e.errno == errno.ENXIO:
+            raise Error("init has ended") from None
+        raise
+
+
+def pipes(ctx: Context) -> None:
+    """Make two pipes for a process that says go itself, by `go_on`."""
     ctx.start_fd, ctx.peer_start = os.pipe()
     ctx.peer_result, ctx.result_fd = os.pipe()
-    return ctx.peer_start, ctx.peer_result
 
 
 def release(ctx: Context) -> None:
@@ -47,6 +64,22 @@ def release(ctx: Context) -> None:
         if fd >= 0:
             os.close(fd)
     ctx.start_fd = ctx.result_fd = -1
+
+
+def abandon(ctx: Context) -> None:
+    """Close all ends: nobody will say go."""
+    release(ctx)
+    for fd in (ctx.peer_start, ctx.peer_result):
+        if fd >= 0:
+            os.close(fd)
+    ctx.peer_start = ctx.peer_result = -1
+
+
+def go_on(ctx: Context) -> None:
+    """`go` by the pipes in the context."""
+    start, result = ctx.peer_start, ctx.peer_result
+    ctx.peer_start = ctx.peer_result = -1
+    go(start, result)
 
 
 def go(start: int, result: int) -> None:
@@ -69,7 +102,7 @@ def go(start: int, result: int) -> None:
         os.close(result)
     message = said.removeprefix(b"x")
     if message:
-        _, (reason, pointer, action, errno) = jsonio.loads(message.decode())
-        raise Error(reason, pointer=pointer, action=action, errno=errno)
+        _, (reason, pointer, action, number) = jsonio.loads(message.decode())
+        raise Error(reason, pointer=pointer, action=action, errno=number)
     if not said:
         raise Error("init ended before it could execute the program")

@@ -5,9 +5,13 @@
     ROOT/ID/exec.fifo     `start` writes here, init reads
     ROOT/ID/exec.result   init tells here how its start went, `start` reads
 
+    ROOT/.~/ID            such a directory while it is made
+
 The directory appears whole, by one rename, and state.json is replaced by rename: a reader never sees half of either.
-The directory itself carries the lock (flock(2)) of who changes the container. What can be asked of the kernel is not
-written down: a container is running if its init is, and `created` as long as somebody has exec.fifo open for reading.
+Where state.json is there is a container, which therefore is the last file to go: whoever deletes may be killed at any
+moment, and somebody else delete once more. The directory itself carries the lock (flock(2)) of who changes the
+container. What can be asked of the kernel is not written down: a container is running if its init is, and `created` as
+long as somebody has exec.fifo open for reading.
 """
 
 from __future__ import annotations
@@ -24,6 +28,9 @@ from pyrunc.version import OCI_VERSION
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+#: Below the root, what is not a container's: no ID has a "~".
+_HIDDEN = ".~"
 
 _ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+.-")
 
@@ -64,28 +71,55 @@ class State:
         """
         check_id(container_id)
         directory = f"{root}/{container_id}"
-        building = f"{root}/.{container_id}.{os.getpid()}"  # no valid ID's name in `list`: it begins with a dot
+        state = cls(f"{root}/{_HIDDEN}/{container_id}", data)
         try:
+            state._build(root)
             try:
-                os.mkdir(building, 0o711)
-            except FileNotFoundError:
-                os.makedirs(root, 0o711, exist_ok=True)
-                os.mkdir(building, 0o711)
-            state = cls(building, data)
-            try:
-                state.lock()
                 state.save()
                 state._write("config.json", config)
-                os.rename(building, directory)
+                os.rename(state.directory, directory)
             except BaseException:
                 state.remove()
                 raise
         except OSError as e:
-            if e.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            if e.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.EWOULDBLOCK):
                 raise Error("a container with this ID exists already") from None
             raise Error.from_os(e, action=f"make the state directory {directory}") from None
         state.directory = directory
         return state
+
+    def _build(self, root: str) -> None:
+        """Make the directory, locked. What is left of one, whose maker was killed, serves as well.
+
+        Raises:
+            BlockingIOError: its maker is still at work.
+        """
+        while True:
+            try:
+                os.mkdir(self.directory, 0o711)
+            except FileExistsError:
+                pass
+            except FileNotFoundError:
+                os.makedirs(root, 0o711, exist_ok=True)
+                try:
+                    os.mkdir(f"{root}/{_HIDDEN}", 0o700)
+                except FileExistsError:
+                    pass  # somebody else needs it, too
+                continue
+            try:
+                fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(fd), os.stat(self.directory)):
+                    self._lock = fd
+                    return
+            except FileNotFoundError:
+                pass  # it became the container's meanwhile
+            finally:
+                if self._lock != fd:
+                    os.close(fd)
 
     @classmethod
     def load(cls, root: str, container_id: str) -> State:
@@ -108,33 +142,92 @@ class State:
             raise Error(str(e), action=f"read {directory}/state.json") from None
         return cls(directory, data)
 
-    def lock(self) -> None:
-        """Wait until no other process changes this container, and keep others waiting until this one ends.
+    @classmethod
+    def discard(cls, root: str, container_id: str) -> None:
+        """Remove what is no container: directories of this ID without state.json, left by a runtime that was killed."""
+        check_id(container_id)
+        for directory in (f"{root}/{container_id}", f"{root}/{_HIDDEN}/{container_id}"):
+            try:
+                fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            except OSError as e:
+                if e.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                    continue
+                raise Error.from_os(e, action=f"open {directory}") from None
+            state = cls(directory, {})
+            state._lock = fd
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if directory != f"{root}/{container_id}" or "state.json" not in os.listdir(fd):
+                    state.remove()
+            except BlockingIOError:
+                pass  # somebody is making it just now
+            finally:
+                state.unlock()
+
+    def lock(self, *, wait: bool = True) -> bool:
+        """Wait until no other process changes this container, keep others waiting until this one ends, and read again
+        what has changed.
+
+        Returns:
+            whether it is locked; without `wait` it may be another's, but what has changed is read all the same.
 
         Raises:
             NoSuchContainer: the container was deleted meanwhile.
         """
         if self._lock >= 0:
-            return
+            return True
         try:
             fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
             raise NoSuchContainer from None
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        if os.fstat(fd).st_nlink == 0:
-            os.close(fd)
-            raise NoSuchContainer
-        self._lock = fd
+        try:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                self._lock = fd
+            except BlockingIOError:
+                pass
+            self.data = jsonio.loads(_read("state.json", fd))
+        except FileNotFoundError:
+            self.unlock()
+            raise NoSuchContainer from None
+        except BaseException:
+            self.unlock()
+            raise
+        finally:
+            if self._lock != fd:
+                os.close(fd)
+        return self._lock >= 0
 
     def unlock(self) -> None:
         """Let others go on; a process that ends does this too."""
         if self._lock >= 0:
+            # closing alone would not do where another thread of this program has forked meanwhile
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
             os.close(self._lock)
             self._lock = -1
 
+    def locked(self) -> bool:
+        """Whether somebody is changing the container: this process or another."""
+        if self._lock >= 0:
+            return True
+        try:
+            fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(fd)
+        return False
+
     def config(self) -> dict[str, Any]:
         """The configuration that the container was created with."""
-        loaded: dict[str, Any] = jsonio.loads(_read(f"{self.directory}/config.json"))
+        try:
+            loaded: dict[str, Any] = jsonio.loads(_read(f"{self.directory}/config.json"))
+        except FileNotFoundError:
+            raise NoSuchContainer from None  # it is being deleted, or was when its runtime was killed
         return loaded
 
     def save(self) -> None:
@@ -153,16 +246,23 @@ class State:
         os.rename(temporary, f"{self.directory}/{name}")
 
     def remove(self) -> None:
-        """Delete the directory. state.json goes first: from then on the container does not exist."""
-        for name in ("state.json", "config.json", "exec.fifo", "exec.result", ".state.json", ".config.json"):
+        """Delete the directory and unlock; for who holds the lock, others find nothing to do.
+
+        The names are looked up in the directory that is locked: the moment its last file is gone, there may be another
+        container of this ID.
+        """
+        if self._lock < 0:
+            return
+        for name in ("exec.fifo", "exec.result", ".config.json", ".state.json", "config.json", "state.json"):
             try:
-                os.unlink(f"{self.directory}/{name}")
+                os.unlink(name, dir_fd=self._lock)
             except FileNotFoundError:
                 pass
         try:
             os.rmdir(self.directory)
-        except FileNotFoundError:
-            pass
+        except OSError as e:
+            if e.errno not in (errno.ENOENT, errno.ENOTEMPTY):
+                raise Error.from_os(e, action=f"remove {self.directory}") from None
         self.unlock()
 
     # -- what the kernel knows
@@ -175,28 +275,12 @@ class State:
     def status(self) -> str:
         """creating, created, running, paused or stopped."""
         if not self.alive():
-            return "stopped" if self.data["pid"] > 0 or not self._creating() else "creating"
+            return "stopped" if self.data["pid"] > 0 or not self.locked() else "creating"
         if self.data["creating"]:
             return "creating"
-        if self.waiting():
-            return "created"
-        return "paused" if self._frozen() else "running"
-
-    def _creating(self) -> bool:
-        """Whether the process that creates this container is still there: it holds the lock."""
-        if self._lock >= 0:
-            return True
-        try:
-            fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return False
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(fd)
-        return False
+        if self._frozen():
+            return "paused"  # also before `start`, which could not be heard
+        return "created" if self.waiting() else "running"
 
     def waiting(self) -> bool:
         """Whether init still waits for `start`: it alone holds exec.fifo open, and execve(2) closes it."""
@@ -243,8 +327,8 @@ class State:
         return state
 
 
-def _read(path: str) -> str:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+def _read(path: str, directory: int | None = None) -> str:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
     try:
         text = b""
         while data := os.read(fd, 1 << 20):

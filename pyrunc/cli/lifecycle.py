@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pyrunc import jsonio
 from pyrunc.cli.program import write
-from pyrunc.container import Container
+from pyrunc.container import Container, discard
 from pyrunc.errors import Error, NoSuchContainer, NotRunning
 
 TYPE_CHECKING = False
@@ -43,6 +43,7 @@ def delete(call: Call) -> int:
     try:
         _container(call).delete(force=force)
     except NoSuchContainer:
+        discard(call.id, root=call.root)
         if not force:
             raise
     return 0

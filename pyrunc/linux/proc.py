@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 
 
-def start_time(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot (proc(5), /proc/PID/stat field 22); None if gone or a zombie.
+def start_time(pid: int, *, zombie: bool = False) -> int | None:
+    """When a process started, in clock ticks since boot (proc(5), /proc/PID/stat field 22); None if it has ended, with
+    `zombie` only if it has also been reaped.
 
     With the process ID it names a process for ever: an ID alone is used again.
     """
@@ -21,4 +22,4 @@ def start_time(pid: int) -> int | None:
     finally:
         os.close(fd)
     fields = line[line.rindex(b")") + 2 :].split()
-    return None if fields[0] in (b"Z", b"X") else int(fields[19])
+    return None if fields[0] in (b"Z", b"X") and not zombie else int(fields[19])

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from pyrunc.cgroups.base import Manager, Setting
     from pyrunc.steps.context import Context
 
+SIGKILL = 9
+
 
 class MakeCgroup(Step):
     """Make the container's cgroup in every hierarchy; refuse one that is in use."""
@@ -32,6 +34,8 @@ class MakeCgroup(Step):
 
     def undo(self, ctx: Context) -> None:
         if ctx.cgroup is not None:  # not one that was refused because others live in it
+            if self.manager.procs():
+                self.manager.kill(SIGKILL)  # what a hook left there, or init where it is not PID 1 of its namespace
             self.manager.remove()
 
 

@@ -128,7 +128,12 @@ class Channel:
     def pair(cls) -> tuple[Channel, Channel]:
         """Two connected ends."""
         a_reads, b_writes = os.pipe()
-        b_reads, a_writes = os.pipe()
+        try:
+            b_reads, a_writes = os.pipe()
+        except OSError:
+            os.close(a_reads)
+            os.close(b_writes)
+            raise
         return cls(a_reads, a_writes), cls(b_reads, b_writes)
 
     def close(self) -> None:

@@ -56,7 +56,12 @@ class RunHook(Step):
         stdin_r, stdin_w = os.pipe()
         output_r, output_w = os.pipe()
         failure_r, failure_w = os.pipe()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:
+            for fd in (stdin_r, stdin_w, output_r, output_w, failure_r, failure_w):
+                os.close(fd)
+            raise
         if pid == 0:
             try:
                 from pyrunc.linux.process import reset_signals
@@ -70,12 +75,16 @@ class RunHook(Step):
                 os.execve(path, arguments, environment)
             except OSError as e:
                 os.write(failure_w, os.strerror(e.errno or 0).encode())
+            except Exception as e:  # noqa: BLE001  the runtime must hear of it, whatever it is
+                os.write(failure_w, str(e).encode(errors="replace"))
             finally:
                 os._exit(127)
         for fd in (stdin_r, output_w, failure_w):
             os.close(fd)
         try:
-            status, output = self._finish(pid, stdin_w, output_r, jsonio.dumps(state).encode())
+            # a hook that works on a container to be ends with it; inside init can't outlive itself anyway
+            init = ctx.init_pid if self.status == "creating" and not self.inside else 0
+            status, output = self._finish(pid, init, stdin_w, output_r, jsonio.dumps(state).encode())
             failure = os.read(failure_r, 4096).decode()
         finally:
             os.close(output_r)
@@ -97,8 +106,8 @@ class RunHook(Step):
             return dict(ctx.environment) if self.inside and ctx.environment else dict(os.environ)
         return dict(e.split("=", 1) if "=" in e else (e, "") for e in given if e)
 
-    def _finish(self, pid: int, stdin_w: int, output_r: int, state: bytes) -> tuple[int, bytes]:
-        """Feed the state, gather the output, wait for the end, kill at the deadline."""
+    def _finish(self, pid: int, init: int, stdin_w: int, output_r: int, state: bytes) -> tuple[int, bytes]:
+        """Feed the state, gather the output, wait for the end; kill the hook at its deadline, and when `init` ends."""
         timeout = self.hook.get("timeout")
         deadline = None if timeout is None else time.monotonic() + timeout
         output = b""
@@ -108,17 +117,16 @@ class RunHook(Step):
         poll.register(output_r, select.POLLIN)
         pidfd = os.pidfd_open(pid)
         poll.register(pidfd, select.POLLIN)
-        writing = True
+        init_fd = -1
+        ended = False
         try:
+            if init:
+                init_fd = os.pidfd_open(init)
+                poll.register(init_fd, select.POLLIN)
             while True:
-                left = None if deadline is None else max(0, int((deadline - time.monotonic()) * 1000))
-                events = poll.poll(left)
-                if not events:
-                    os.kill(pid, 9)
-                    os.waitpid(pid, 0)
-                    raise Error(f"ran longer than its timeout of {timeout} s and was killed")
-                for fd, _ in events:
-                    if fd == stdin_w and writing:
+                left = None if deadline is None else max(0, int((deadline - time.monotonic()) * 1000) + 1)
+                for fd, _ in poll.poll(left):
+                    if fd == stdin_w:
                         try:
                             state = state[os.write(stdin_w, state) :]
                         except BrokenPipeError:  # a hook need not read it
@@ -126,7 +134,7 @@ class RunHook(Step):
                         if not state:
                             poll.unregister(stdin_w)
                             os.close(stdin_w)
-                            writing = False
+                            stdin_w = -1
                     elif fd == output_r:
                         data = os.read(output_r, 65536)
                         output = (output + data)[-65536:]
@@ -134,11 +142,19 @@ class RunHook(Step):
                             poll.unregister(output_r)
                     elif fd == pidfd:
                         # not when its output ends: a hook may leave a process behind that keeps the pipe open
+                        ended = True
                         return os.waitpid(pid, 0)[1], output + self._rest(output_r)
+                    else:
+                        raise Error("init has ended meanwhile")
+                if deadline is not None and time.monotonic() >= deadline:
+                    raise Error(f"ran longer than its timeout of {timeout} s and was killed")
         finally:
-            if writing:
-                os.close(stdin_w)
-            os.close(pidfd)
+            if not ended:
+                os.kill(pid, 9)
+                os.waitpid(pid, 0)
+            for fd in (stdin_w, pidfd, init_fd):
+                if fd >= 0:
+                    os.close(fd)
 
     def _rest(self, output_r: int) -> bytes:
         os.set_blocking(output_r, False)

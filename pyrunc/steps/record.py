@@ -58,10 +58,14 @@ class WritePidFile(Step):
         temporary = f"{directory}{slash}.{name}"
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         try:
-            os.write(fd, str(ctx.init_pid).encode())
-        finally:
-            os.close(fd)
-        os.rename(temporary, self.path)
+            try:
+                os.write(fd, str(ctx.init_pid).encode())
+            finally:
+                os.close(fd)
+            os.rename(temporary, self.path)
+        except OSError:
+            os.unlink(temporary)
+            raise
 
 
 class SendPidfd(Step):

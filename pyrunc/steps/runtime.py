@@ -66,26 +66,29 @@ class StartInit(Step):
 
     def run(self, ctx: Context) -> None:
         doors = _Doors(ctx)
-        ours, theirs = Channel.pair()
-        ours.warn = ctx.warn
-        if p.threads() > 1:
-            pid = os.fork()
-            if pid == 0:
-                self._stage(ctx, theirs, doors)
-        elif self.stage:
-            pid = doors.clone3(0)
-            if pid == 0:
-                self._stage(ctx, theirs, doors)
-        else:
-            pid = doors.clone3(self.flags)
-            if pid == 0:
-                self._init(ctx, theirs, doors)
-            ctx.init_pid = pid
-        theirs.close()
-        doors.close()
-        ctx.channel = ours
+        try:
+            ctx.channel, theirs = Channel.pair()
+            ctx.channel.warn = ctx.warn
+            try:
+                if p.threads() > 1:
+                    pid = os.fork()
+                    if pid == 0:
+                        self._stage(ctx, theirs, doors)
+                elif self.stage:
+                    pid = doors.clone3(0)
+                    if pid == 0:
+                        self._stage(ctx, theirs, doors)
+                else:
+                    pid = doors.clone3(self.flags)
+                    if pid == 0:
+                        self._init(ctx, theirs, doors)
+                    ctx.init_pid = pid
+            finally:
+                theirs.close()
+        finally:
+            doors.close()
         if not ctx.init_pid:
-            ctx.init_pid = self._after_stage(ours, pid)
+            ctx.init_pid = self._after_stage(ctx.channel, pid)
         ctx.state["pid"] = ctx.init_pid
 
     def _after_stage(self, channel: Channel, stage_pid: int) -> int:
@@ -107,6 +110,8 @@ class StartInit(Step):
     def _stage(self, ctx: Context, channel: Channel, doors: _Doors) -> None:
         """The intermediate process; never returns."""
         try:
+            _forget_handlers()
+            ctx.peer().close()  # the runtime's end: were it open here too, the runtime's death would be no end of file
             ctx.channel = channel
             doors.enter()
             steps.run(self.stage, ctx)
@@ -131,6 +136,7 @@ class StartInit(Step):
         # The runtime tells the user: standard error is the container's here, and what a log shows is not its output
         ctx.warn = lambda line: channel.send("warning", line)
         try:
+            _forget_handlers()
             if doors is not None:
                 doors.enter()
             ours = {channel.reader, channel.writer, ctx.start_fd, ctx.result_fd, ctx.console_fd, *ctx.keep}
@@ -148,12 +154,26 @@ class StartInit(Step):
             os._exit(1)
 
     def undo(self, ctx: Context) -> None:
-        if ctx.init_pid:
-            os.kill(ctx.init_pid, 9)
-            os.waitpid(ctx.init_pid, 0)
-            ctx.init_pid = 0
         if ctx.channel is not None:
             ctx.channel.close()
+        if ctx.init_pid:
+            try:
+                os.kill(ctx.init_pid, 9)
+                os.waitpid(ctx.init_pid, 0)
+            except (ProcessLookupError, ChildProcessError):
+                pass  # a library's caller may reap every child that it has
+            ctx.init_pid = 0
+
+
+def _forget_handlers() -> None:
+    """What a library's caller wants to be done about its signals is not done in its children. What is ignored stays
+    ignored for now, SIGPIPE above all."""
+    import _signal
+
+    _signal.set_wakeup_fd(-1)
+    for number in _signal.valid_signals():
+        if callable(_signal.getsignal(number)):
+            _signal.signal(number, _signal.SIG_DFL)
 
 
 class _Doors:
