@@ -292,6 +292,12 @@ def test_a_bound_dev_is_left_alone(bundle: Bundle, container: Container, test: T
 
 
 @spec(DEFAULTS)
+def test_a_bound_default_device_is_left_alone(bundle: Bundle, container: Container) -> None:
+    bundle.config["mounts"].append({"destination": "/dev/null", "source": "/dev/zero", "options": ["bind"]})
+    assert container.output("stat", "-c", "%t:%T", "/dev/null", "/dev/full") == "1:5\n1:7\n"
+
+
+@spec(DEFAULTS)
 def test_a_read_only_dev(bundle: Bundle, container: Container) -> None:
     """It is furnished before it becomes read-only."""
     entry = next(m for m in bundle.config["mounts"] if m["destination"] == "/dev")

@@ -790,6 +790,16 @@ def test_a_destination_below_a_file_is_an_error(bundle: Bundle, container: Conta
 
 
 @spec(MOUNTS, "additional mounts beyond root")
+@pytest.mark.parametrize("destination", ["/", "/.", "/etc/.."])
+def test_a_mount_on_the_root_itself(bundle: Bundle, container: Container, destination: str) -> None:
+    """It would be out of sight: refused."""
+    add(bundle, destination, "tmpfs", "tmpfs", "ro")
+    said = refused(container)
+    if container.runtime.name == "pyrunc":
+        assert f"/mounts/{mount_index(bundle)}" in said
+
+
+@spec(MOUNTS, "additional mounts beyond root")
 def test_nothing_is_mounted_on_the_host(bundle: Bundle, container: Container, host: HostTree) -> None:
     """… while the container lives; after it the harness looks."""
     before = {m.line for m in harness.mounts()}

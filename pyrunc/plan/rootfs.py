@@ -92,7 +92,7 @@ def rootfs_steps(config: dict[str, Any], bundle: str, spaces: Namespaces, option
 
     destinations = {_clean(step.destination) for step in mounts if isinstance(step, s.BindMount)}
     if "/dev" not in destinations:
-        steps.mounts += _devices(linux, spaces, options)
+        steps.mounts += _devices(linux, spaces, options, destinations)
     process = config.get("process", {})
     if process.get("terminal"):
         from pyrunc.plan.process import open_terminal
@@ -147,14 +147,18 @@ def _mount(index: int, mount: dict[str, Any], bundle: str, spaces: Namespaces) -
     return s.FilesystemMount(destination, kind, mount.get("source", ""), options, origin)
 
 
-def _devices(linux: dict[str, Any], spaces: Namespaces, options: Options) -> list[Step]:
-    """Nodes and links of /dev. In a user namespace mknod(2) makes no device, so the host's are shown."""
+def _devices(linux: dict[str, Any], spaces: Namespaces, options: Options, bound: set[str]) -> list[Step]:
+    """Nodes and links of /dev. In a user namespace mknod(2) makes no device, so the host's are shown.
+
+    Args:
+        bound: where the configuration itself has bind mounts: what they show there counts instead of a default device.
+    """
     bind = spaces.has("user") or options.unprivileged
     asked = [_clean(device["path"]) for device in linux.get("devices", ())]
     steps: list[Step] = [
         MakeDevice({"path": path, "type": "c", "major": major, "minor": minor, "fileMode": 0o666}, bind, "")
         for path, major, minor in DEFAULT_DEVICES
-        if path not in asked
+        if path not in asked and path not in bound
     ]
     steps += [
         MakeDevice(device, bind, f"/linux/devices/{i}")

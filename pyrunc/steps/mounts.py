@@ -227,6 +227,9 @@ class Mount(Step):
         """
         root = os.readlink(fd_path(ctx.root_fd)).rstrip("/")
         path = os.readlink(fd_path(fd)).removeprefix(root)
+        if path in ("", "/"):
+            # It would lie over the root that is already held, and so be out of sight; runc and crun refuse it too
+            raise Error("nothing can be mounted on the root directory itself")
         if path == "/proc":
             if not self.is_proc():
                 raise Error("only a proc filesystem can be mounted on /proc")

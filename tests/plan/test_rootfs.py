@@ -169,6 +169,13 @@ def test_default_devices_give_way_to_configured_ones() -> None:
     assert len(found) == 6
 
 
+def test_default_devices_give_way_to_bind_mounts() -> None:
+    made = config(mounts=[{"destination": "/dev//null", "source": "/dev/zero", "options": ["bind"]}])
+    found = [step.path for step in plan(made).mounts if isinstance(step, MakeDevice)]
+    assert "/dev/null" not in found
+    assert len(found) == 5
+
+
 def test_ptmx_is_always_the_container_s() -> None:
     made = config(linux__devices=[{"path": "/dev/ptmx", "type": "c", "major": 5, "minor": 2}])
     steps = plan(made).mounts
