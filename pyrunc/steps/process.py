@@ -386,6 +386,42 @@ def home_directory(uid: int) -> bytes:
     return b"/"
 
 
+#: The interpreter that runs this, by device and inode: known while /proc is the host's.
+_INTERPRETER = os.stat("/proc/self/exe")
+
+#: How many scripts may be the interpreters of each other (fs/exec.c, exec_binprm).
+_SCRIPT_DEPTH = 5
+
+
+def refuse_interpreter(path: str) -> None:
+    """Refuse to execute what /proc/self/exe is, directly or as a script's interpreter (CVE-2019-5736).
+
+    It would be the host's interpreter with the image's loader in it, and /proc/PID/exe a way to the host's
+    file. A process of the container that exchanges the file between this look and execve(2) gets past it.
+
+    Raises:
+        Error: "permission denied".
+    """
+    for _ in range(_SCRIPT_DEPTH):
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        except OSError:
+            return  # readable or not, there or not: execve(2) will say
+        try:
+            status = os.fstat(fd)
+            if (status.st_dev, status.st_ino) == (_INTERPRETER.st_dev, _INTERPRETER.st_ino):
+                raise Error("is the runtime itself: permission denied", errno=errno.EACCES)
+            head = os.read(fd, 256) if stat.S_ISREG(status.st_mode) else b""
+        finally:
+            os.close(fd)
+        if not head.startswith(b"#!"):
+            return
+        words = head[2:].partition(b"\n")[0].split()
+        if not words:
+            return
+        path = os.fsdecode(words[0])
+
+
 class FindExecutable(Step):
     """Look the program up as execvp(3) would, while an error can still be an error of `create`.
 
@@ -404,6 +440,10 @@ class FindExecutable(Step):
         return f'exec: "{self.name}"'
 
     def run(self, ctx: Context) -> None:
+        self._find(ctx)
+        refuse_interpreter(ctx.executable)
+
+    def _find(self, ctx: Context) -> None:
         if "/" in self.name:
             status = os.stat(self.name)
             if stat.S_ISDIR(status.st_mode):
@@ -459,8 +499,8 @@ def _exit_by_signal(number: int, frame: Any) -> None:
 class PrepareExec(Step):
     """Do what execve(2) does not: default signals, preserved descriptors; and tell `start` that all is well.
 
-    All this takes system calls, so it comes before the filter. Should the filter or execve(2) fail, `start` gets an error
-    after this word and before the end of file that it waits for.
+    All this takes system calls, so it comes before the filter. Should the filter or execve(2) fail, `start` gets an
+    error after this word and before the end of file that it waits for.
     """
 
     __slots__ = ()
@@ -469,6 +509,8 @@ class PrepareExec(Step):
         return "hand signals and descriptors over to the program"
 
     def run(self, ctx: Context) -> None:
+        if ctx.executable:
+            refuse_interpreter(ctx.executable)  # again: `create` may be long ago
         p.reset_signals()
         for fd in range(3, 3 + ctx.preserve):
             os.set_inheritable(fd, True)
