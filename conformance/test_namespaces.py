@@ -312,18 +312,14 @@ def test_no_hostname(bundle: Bundle, container: Container) -> None:
     assert container.output("hostname").strip() == os.uname().nodename
 
 
-@spec(
-    "config.md#hostname", "specifies the container's hostname as seen by processes running inside the container"
-)
+@spec("config.md#hostname", "specifies the container's hostname as seen by processes running inside the container")
 def test_hostname_without_uts_namespace(bundle: Bundle, container: Container) -> None:
     bundle.namespaces(drop=["uts"])
     refused(container)
     assert os.uname().nodename != "conformance"
 
 
-@spec(
-    "config.md#hostname", "specifies the container's hostname as seen by processes running inside the container"
-)
+@spec("config.md#hostname", "specifies the container's hostname as seen by processes running inside the container")
 def test_hostname_in_a_joined_uts_namespace(bundle: Bundle, container: Container, holders: Holders) -> None:
     pid = holders.hold("uts")
     bundle.namespaces(drop=["uts"], add=[{"type": "uts", "path": f"/proc/{pid}/ns/uts"}])

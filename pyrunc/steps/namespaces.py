@@ -139,7 +139,7 @@ class BecomeRoot(Step):
             try:
                 os.setgroups([])
             except PermissionError:
-                pass  # "deny" in /proc/PID/setgroups: an ordinary user's namespace keeps its groups (user_namespaces(7))
+                pass  # "deny" in /proc/PID/setgroups: an ordinary user keeps its groups (user_namespaces(7))
         if self.gid:
             os.setresgid(0, 0, 0)
         if self.uid:
