@@ -187,10 +187,7 @@ class Container:
             if ctx.console_fd >= 0:
                 os.close(ctx.console_fd)
         if not keep:
-            try:
-                container.delete(force=True)
-            except NoSuchContainer:
-                pass  # somebody else deleted it first
+            container.delete(force=True)
         return status
 
     @classmethod
@@ -273,8 +270,6 @@ class Container:
         """Destroy the container because of an error, which is the one to tell."""
         try:
             self.delete(force=True)
-        except NoSuchContainer:
-            pass  # somebody else was quicker
         except Error as e:
             self._warn(str(e))
 
@@ -344,11 +339,18 @@ class Container:
         """Undo what `create` did (runtime.md, Delete).
 
         Args:
-            force: kill it first if it runs.
+            force: kill it first if it runs, and don't mind if it is gone already.
 
         Raises:
             Error: it is running.
         """
+        try:
+            self._delete(force)
+        except NoSuchContainer:
+            if not force:
+                raise
+
+    def _delete(self, force: bool) -> None:
         state = self._state
         if not force and state.status() == "creating" and state.locked():
             raise Error(f"cannot delete container {self.id} that is not stopped: creating")

@@ -136,11 +136,7 @@ class State:
             raise NoSuchContainer from None
         except OSError as e:
             raise Error.from_os(e, action=f"read {directory}/state.json") from None
-        try:
-            data = jsonio.loads(text)
-        except jsonio.JSONError as e:
-            raise Error(str(e), action=f"read {directory}/state.json") from None
-        return cls(directory, data)
+        return cls(directory, _parse(text, directory))
 
     @classmethod
     def discard(cls, root: str, container_id: str) -> None:
@@ -186,12 +182,12 @@ class State:
                 self._lock = fd
             except BlockingIOError:
                 pass
-            self.data = jsonio.loads(_read("state.json", fd))
+            self.data = _parse(_read("state.json", fd), self.directory)
         except FileNotFoundError:
-            self.unlock()
+            self._lock = -1
             raise NoSuchContainer from None
         except BaseException:
-            self.unlock()
+            self._lock = -1
             raise
         finally:
             if self._lock != fd:
@@ -325,6 +321,20 @@ class State:
             state["annotations"] = d["annotations"]
         state["owner"] = d["owner"]
         return state
+
+
+#: What state.json must have. Nobody else writes it, but a disk may have been full, and a version may be another.
+_KEYS = ("id", "pid", "start_time", "creating", "bundle", "hooks", "private_pid", "cgroup", "options", "annotations")
+
+
+def _parse(text: str, directory: str) -> dict[str, Any]:
+    try:
+        data = jsonio.loads(text)
+    except jsonio.JSONError as e:
+        raise Error(str(e), action=f"read {directory}/state.json") from None
+    if not isinstance(data, dict) or not all(key in data for key in _KEYS):
+        raise Error("is not a container's state", action=f"read {directory}/state.json")
+    return data
 
 
 def _read(path: str, directory: int | None = None) -> str:

@@ -10,7 +10,7 @@ from pyrunc.errors import Error
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, NoReturn
 
     from pyrunc.cgroups.base import Manager
     from pyrunc.steps import Step
@@ -143,18 +143,12 @@ class Channel:
                 os.close(fd)
         self.reader = self.writer = -1
 
-    def hang_up(self) -> None:
-        """No more messages from here: the other side sees the end of file."""
-        if self.writer >= 0:
-            os.close(self.writer)
-            self.writer = -1
-
     def send(self, kind: str, value: Any = None) -> None:
-        """Send one message; Error when nobody is left to read it (Python ignores SIGPIPE)."""
+        """Send one message; when nobody is left to read it (Python ignores SIGPIPE) this is `farewell`."""
         try:
             os.write(self.writer, jsonio.dumps([kind, value]).encode() + b"\n")
         except BrokenPipeError:
-            raise Error("the other process is gone") from None
+            self.farewell()
 
     def send_error(self, e: Error) -> None:
         """Send an error so that `receive` raises it on the other side."""
@@ -169,6 +163,11 @@ class Channel:
         while (message := self._next())[0] == "warning":
             self.warn(message[1])
         return message
+
+    def farewell(self) -> NoReturn:
+        """Raise the error with which the other side ended, which is the cause of whatever showed that it has."""
+        while True:
+            self.receive()
 
     def _next(self) -> tuple[str, Any]:
         while b"\n" not in self._buffer:

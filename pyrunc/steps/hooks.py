@@ -85,6 +85,8 @@ class RunHook(Step):
             # a hook that works on a container to be ends with it; inside init can't outlive itself anyway
             init = ctx.init_pid if self.status == "creating" and not self.inside else 0
             status, output = self._finish(pid, init, stdin_w, output_r, jsonio.dumps(state).encode())
+            if status is None:
+                ctx.peer().farewell()
             failure = os.read(failure_r, 4096).decode()
         finally:
             os.close(output_r)
@@ -106,8 +108,11 @@ class RunHook(Step):
             return dict(ctx.environment) if self.inside and ctx.environment else dict(os.environ)
         return dict(e.split("=", 1) if "=" in e else (e, "") for e in given if e)
 
-    def _finish(self, pid: int, init: int, stdin_w: int, output_r: int, state: bytes) -> tuple[int, bytes]:
-        """Feed the state, gather the output, wait for the end; kill the hook at its deadline, and when `init` ends."""
+    def _finish(self, pid: int, init: int, stdin_w: int, output_r: int, state: bytes) -> tuple[int | None, bytes]:
+        """Feed the state, gather the output, wait for the end; kill the hook at its deadline.
+
+        When `init` ends it is killed, too, and the result has no status.
+        """
         timeout = self.hook.get("timeout")
         deadline = None if timeout is None else time.monotonic() + timeout
         output = b""
@@ -145,7 +150,7 @@ class RunHook(Step):
                         ended = True
                         return os.waitpid(pid, 0)[1], output + self._rest(output_r)
                     else:
-                        raise Error("init has ended meanwhile")
+                        return None, output
                 if deadline is not None and time.monotonic() >= deadline:
                     raise Error(f"ran longer than its timeout of {timeout} s and was killed")
         finally:

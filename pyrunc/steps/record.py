@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-from pyrunc.errors import Error
 from pyrunc.linux.proc import start_time
 from pyrunc.steps import Step
 
@@ -30,9 +29,10 @@ class RecordInit(Step):
     def run(self, ctx: Context) -> None:
         data = self.state.data
         data["pid"] = ctx.init_pid
-        started = start_time(ctx.init_pid)
+        # While it is being created it may have ended with an error that it has told, which the runtime has yet to hear
+        started = start_time(ctx.init_pid, zombie=self.creating)
         if started is None:
-            raise Error("init has ended")
+            ctx.peer().farewell()
         data["start_time"] = started
         data["creating"] = self.creating
         data["mounts"] = ctx.mounts

@@ -70,31 +70,35 @@ class StartInit(Step):
             ctx.channel, theirs = Channel.pair()
             ctx.channel.warn = ctx.warn
             try:
-                if p.threads() > 1:
-                    pid = os.fork()
-                    if pid == 0:
-                        self._stage(ctx, theirs, doors)
-                elif self.stage:
-                    pid = doors.clone3(0)
-                    if pid == 0:
-                        self._stage(ctx, theirs, doors)
+                threads = p.threads() > 1
+                if threads or self.stage:
+                    ctx.init_pid = self._start_by_stage(ctx, theirs, doors, fork=threads)
                 else:
-                    pid = doors.clone3(self.flags)
-                    if pid == 0:
+                    ctx.init_pid = doors.clone3(self.flags)
+                    if ctx.init_pid == 0:
                         self._init(ctx, theirs, doors)
-                    ctx.init_pid = pid
             finally:
                 theirs.close()
         finally:
             doors.close()
-        if not ctx.init_pid:
-            ctx.init_pid = self._after_stage(ctx.channel, pid)
         ctx.state["pid"] = ctx.init_pid
 
-    def _after_stage(self, channel: Channel, stage_pid: int) -> int:
-        """Serve the intermediate process; init's process ID."""
-        pid: int = 0
+    def _start_by_stage(self, ctx: Context, theirs: Channel, doors: _Doors, *, fork: bool) -> int:
+        """Make the intermediate process and serve it; init's process ID.
+
+        It has a channel of its own: init does not wait for it and may speak first.
+        """
+        channel, line = Channel.pair()
+        pid = stage_pid = 0
         try:
+            try:
+                stage_pid = os.fork() if fork else doors.clone3(0)
+                if stage_pid == 0:
+                    channel.close()  # were it open here too, the runtime's death would not be an end of file
+                    ctx.peer().close()
+                    self._stage(ctx, line, theirs, doors)
+            finally:
+                line.close()
             if self.mappings is not None:
                 from pyrunc.steps.namespaces import map_ids
 
@@ -102,22 +106,24 @@ class StartInit(Step):
                 channel.send("mapped")
             pid = channel.expect("pid")
         finally:
-            if not pid:
-                channel.hang_up()  # a stage that still waits for an answer is not to wait for ever
-            os.waitpid(stage_pid, 0)
+            channel.close()  # a stage that still waits for an answer is not to wait for ever
+            if stage_pid:
+                try:
+                    os.waitpid(stage_pid, 0)
+                except ChildProcessError:
+                    pass  # a library's caller may reap every child that it has
         return pid
 
-    def _stage(self, ctx: Context, channel: Channel, doors: _Doors) -> None:
+    def _stage(self, ctx: Context, channel: Channel, for_init: Channel, doors: _Doors) -> None:
         """The intermediate process; never returns."""
         try:
             _forget_handlers()
-            ctx.peer().close()  # the runtime's end: were it open here too, the runtime's death would be no end of file
             ctx.channel = channel
             doors.enter()
             steps.run(self.stage, ctx)
             pid = p.clone3(self.flags | p.CLONE_PARENT)
             if pid == 0:
-                self._init(ctx, channel, None)
+                self._init(ctx, for_init, None)
             channel.send("pid", pid)
             os._exit(0)
         except (Error, OSError) as e:

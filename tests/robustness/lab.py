@@ -7,6 +7,7 @@ that it makes, so that no process can get out of its sight.
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import functools
 import importlib
 import inspect
@@ -16,6 +17,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -143,7 +145,7 @@ class Lab:
 
         Args:
             kind: "full"; "user" with a user namespace; "joined" with an intermediate process that joins a namespace;
-                "host" with the host's PID namespace.
+                "threads" as "full", with a thread in this program; "host" with the host's PID namespace.
         """
         changes = self.rich()
         if kind == "user":
@@ -155,6 +157,8 @@ class Lab:
             spaces = [{"type": k} for k in NAMESPACES if k != "uts"]
             changes["linux/namespaces"] = [*spaces, {"type": "time"}, {"type": "uts", "path": "/proc/self/ns/uts"}]
             del changes["hostname"]
+        elif kind == "threads":  # the library takes the same detour in a program with threads
+            threading.Thread(target=threading.Event().wait, daemon=True).start()
         elif kind == "host":
             changes["linux/namespaces"] = [{"type": k} for k in NAMESPACES if k != "pid"]
         return self.bundle(kind, **changes)
@@ -344,7 +348,11 @@ def lists(steps: list[Step]) -> dict[str, list[Step]]:
 
 
 class Tamper:
-    """Put something before or after step `index` of one list of the next plan that is run."""
+    """Put something before or after step `index` of one list of the next plan that is run.
+
+    Args:
+        keep: descriptors that this something needs in init.
+    """
 
     def __init__(
         self,
@@ -353,8 +361,10 @@ class Tamper:
         *,
         before: Callable[[Any], None] | None = None,
         after: Callable[[Any], None] | None = None,
+        keep: Iterable[int] = (),
     ) -> None:
         self.where = (process, index)
+        self.keep = keep
         self.before = before
         self.after = after
 
@@ -367,6 +377,7 @@ class Tamper:
                 process, index = self.where
                 chosen = steps if process == "runtime" else lists(steps)[process]
                 chosen[index] = Instead(chosen[index], self.before, self.after)
+                ctx.keep.update(self.keep)
             original(steps, ctx)
 
         pyrunc.steps.run = run
@@ -412,7 +423,7 @@ def in_lab(function: Callable[..., None]) -> Callable[..., None]:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=170,
+            timeout=100,
             check=False,
         )
         assert done.returncode == 0, done.stdout
@@ -427,6 +438,8 @@ def main(module: str, function: str, arguments: str, path: str) -> int:
     """The process of one test."""
     name = ".".join(Path(module).resolve().relative_to(TOP / "tests").with_suffix("").parts)
     scenario = getattr(importlib.import_module(name), function).__wrapped__
+    faulthandler.register(signal.SIGALRM)  # should the scenario hang; no watchdog thread: that changes how init is made
+    signal.alarm(90)
     lab = Lab(Path(path))
     try:
         scenario(lab, **json.loads(arguments))
