@@ -1,8 +1,8 @@
 """All modules of the installed package in one file: a quarter of the time that importing them one by one takes.
 
 The interpreter looks for each module in several directories by several names, and opens, measures and reads two files
-for it: some 400 system calls for a `run`. `scripts/install` writes one file with the compiled modules behind an index, and
-the launcher puts the importer below in front of the ordinary one, which still finds what is not in it: the libraries.
+for it: some 400 system calls for a `run`. `scripts/install` writes one file with the compiled modules behind an index,
+and the launcher puts the importer below in front of the ordinary one, which still finds the libraries.
 
 The file: the marshalled tuple (code of this module, index), then the modules' marshalled code. The index is
 module name -> (offset from the end of the tuple, length, is a package).

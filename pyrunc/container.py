@@ -148,8 +148,8 @@ class Container:
             detach: don't wait; the result is 0 then, and the container remains.
             keep: don't delete it at the end.
             subreaper: adopt and reap what its processes leave behind (prctl(2) PR_SET_CHILD_SUBREAPER).
-            forward_signals: send the signals that this process gets to the container meanwhile. Takes over this process's
-                signal handlers, so only for a program that does nothing else.
+            forward_signals: send the signals that this process gets to the container meanwhile. Takes over this
+                process's signal handlers, so only for a program that does nothing else.
 
         For the other arguments see `create`.
 
@@ -230,8 +230,8 @@ class Container:
         """Have the created container execute its program (runtime.md, Start).
 
         Raises:
-            Error: it was not `created`; or startContainer hook, program or poststart hook failed: then it is destroyed, as
-                the specification wants it.
+            Error: it was not `created`; or startContainer hook, program or poststart hook failed: then it is
+                destroyed, as the specification wants it.
         """
         from pyrunc import handover
 
@@ -428,7 +428,7 @@ class Container:
             try:
                 self._hooks(config, "poststop", "stopped")
             except Error as e:
-                # "If any poststop hook fails, the runtime MUST log a warning, but the remaining hooks and lifecycle continue"
+                # "the runtime MUST log a warning, but the remaining hooks and lifecycle continue"
                 self._warn(str(e))
 
     def _hooks(self, config: dict[str, Any], kind: str, status: str) -> None:

@@ -290,7 +290,7 @@ class State:
         return True
 
     def forget_fifos(self) -> None:
-        """Init has executed its program. The kernel closes exec.fifo for it only a moment after that: don't ask again."""
+        """Init has executed its program: don't ask exec.fifo again, which the kernel closes a moment after that."""
         for name in ("exec.fifo", "exec.result"):
             try:
                 os.unlink(f"{self.directory}/{name}")

@@ -28,8 +28,8 @@ class _Char(_ctypes._SimpleCData):  # type: ignore[type-arg]
     _type_ = "c"
 
 
-#: FUNCFLAG_PYTHONAPI keeps the interpreter's lock during the call. That is cheaper than to release it and take it back, and
-#: a process made by clone(2) within a call comes back into an interpreter whose lock it holds.
+#: FUNCFLAG_PYTHONAPI keeps the interpreter's lock during the call. That is cheaper than to release it and take it back,
+#: and a process made by clone(2) within a call comes back into an interpreter whose lock it holds.
 _FLAGS = _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_PYTHONAPI | _ctypes.FUNCFLAG_USE_ERRNO
 
 

@@ -55,7 +55,7 @@ def run(steps: Iterable[Step], ctx: Context) -> None:
             ctx.trace(step)
         try:
             step.run(ctx)
-        except BaseException as e:
+        except BaseException as e:  # noqa: BLE001  undone whatever it is, and raised again
             undo(entered, ctx)
             raise explain(e, step) if isinstance(e, OSError | Error) else e from None
 

@@ -69,7 +69,7 @@ class WritePidFile(Step):
 
 
 class SendPidfd(Step):
-    """Send a pidfd of init (pidfd_open(2)) to `--pidfd-socket`: who has it can wait for and signal that very process."""
+    """Send a pidfd of init (pidfd_open(2)) to `--pidfd-socket`: who has it can wait for and signal that process."""
 
     __slots__ = ("path",)
 

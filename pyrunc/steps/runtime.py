@@ -36,7 +36,7 @@ class StartInit(Step):
 
     Where it must first enter existing namespaces (`stage`), an intermediate process does that and makes init its
     sibling (CLONE_PARENT), because a process can't leave what it entered, and a PID or time namespace counts only for
-    children. The same detour serves a caller with threads, whose locks fork(2) knows how to release and clone3 does not.
+    children. The same detour serves a caller with threads, whose locks fork(2) can release and clone3 can not.
 
     Attributes:
         flags: CLONE_NEW* of the namespaces to make.
@@ -186,7 +186,7 @@ class _Doors:
     """The way into the container's cgroup for the first process made for it: opened by the runtime, whose right it is,
     passed by that process itself before it does anything that would be charged to another cgroup.
 
-    Moving oneself by v1's "tasks", and being born in a v2 cgroup, are much quicker than being moved: see `Manager.doors`.
+    Moving oneself by v1's "tasks" and being born in a v2 cgroup are much quicker than being moved: see `Manager.doors`.
     """
 
     __slots__ = ("_doors", "_manager")

@@ -1,4 +1,4 @@
-"""Steps that change this very process, run in a child, and judged by other code than ours: python-prctl and pyroute2."""
+"""Steps that change this very process, run in a child, judged by other code than ours: python-prctl and pyroute2."""
 
 from __future__ import annotations
 
