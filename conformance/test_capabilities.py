@@ -72,9 +72,7 @@ def test_bounding(bundle: Bundle, container: Container, uid: int, no_new_privile
     assert look(container)["bounding"] == mask("CAP_CHOWN", "CAP_BPF")
 
 
-@spec(
-    "config.md#linux-process", "the permitted field is an array of permitted capabilities that are kept"
-)
+@spec("config.md#linux-process", "the permitted field is an array of permitted capabilities that are kept")
 def test_permitted_and_effective(bundle: Bundle, container: Container) -> None:
     """With no_new_privs, root's execve(2) adds nothing to the permitted set (capabilities(7)): it shows what was set"""
     some = ["CAP_KILL", "CAP_CHOWN"]

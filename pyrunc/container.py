@@ -501,7 +501,9 @@ class Container:
             its exit status, 128 + N if signal N ended it; 0 with `detach`.
         """
         from pyrunc import handover, plan, steps
+        from pyrunc.linux.stdio import fill_stdio
 
+        fill_stdio()
         self._log = log or self._log
         if cgroups:
             raise Error("--cgroup is not supported yet")
@@ -626,7 +628,10 @@ class _Birth:
         rootless: bool | None,
     ) -> None:
         from pyrunc import cgroups, config
+        from pyrunc.linux.stdio import fill_stdio
         from pyrunc.state import check_id
+
+        fill_stdio()
 
         check_id(container_id)
         if systemd_cgroup:

@@ -106,9 +106,7 @@ class Filter:
         self.notify = notify
 
 
-def compile(
-    profile: dict[str, Any], *, pointer: str = "/linux/seccomp", cache_dir: str | None = None
-) -> Filter:
+def compile(profile: dict[str, Any], *, pointer: str = "/linux/seccomp", cache_dir: str | None = None) -> Filter:
     """The filter of a profile.
 
     As runc has it: a call that libseccomp does not know is passed over; so is a rule that says what the
@@ -182,11 +180,7 @@ def _load_libseccomp(pointer: str) -> ModuleType:
         raise Error(reason, pointer=pointer, action="make the seccomp filter") from None
     found = libseccomp.version()
     if found < (2, 5, 0):
-        reason = (
-            "libseccomp {}.{}.{} is too old: 2.5.0 or newer is needed (Debian package libseccomp2)".format(
-                *found
-            )
-        )
+        reason = "libseccomp {}.{}.{} is too old: 2.5.0 or newer is needed (Debian package libseccomp2)".format(*found)
         raise Error(reason, pointer=pointer, action="make the seccomp filter")
     return libseccomp
 
@@ -290,8 +284,7 @@ def _add_rules(libseccomp: ModuleType, ctx: int, call: dict[str, Any], default: 
     """The rules of one entry; returns how many libseccomp took."""
     action = _action(call, "action", "errnoRet", pointer)
     conditions = [
-        _condition(libseccomp, argument, f"{pointer}/args/{i}")
-        for i, argument in enumerate(call.get("args") or [])
+        _condition(libseccomp, argument, f"{pointer}/args/{i}") for i, argument in enumerate(call.get("args") or [])
     ]
     if action == default:
         return 0  # libseccomp takes no rule that changes nothing
@@ -346,9 +339,7 @@ _X32_SYSCALL_BIT = 0x40000000
 _NO_LIMIT = 0xFFFFFFFF
 
 
-def _last_calls(
-    libseccomp: ModuleType, architectures: list[int], calls: list[dict[str, Any]]
-) -> dict[int, int]:
+def _last_calls(libseccomp: ModuleType, architectures: list[int], calls: list[dict[str, Any]]) -> dict[int, int]:
     """The highest number that the profile names, by architecture token, where it names any."""
     names = {name for call in calls for name in call["names"]}
     last = {}

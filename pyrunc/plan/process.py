@@ -9,12 +9,13 @@ from pyrunc.steps.runtime import Await, Tell
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
     from pyrunc.seccomp import Filter
 
 
-def capability_mask(names: list[str]) -> int:
+def capability_mask(names: Iterable[str]) -> int:
     """Names as bits. Unknown ones count nothing; SetCapabilities warns of them."""
     mask = 0
     for name in names:

@@ -330,9 +330,7 @@ for n in range(30):
     made = seccomp.compile(profile, cache_dir={str(tmp_path / "cache")!r}).program
     assert made == seccomp.compile(profile).program
 """
-    processes = [
-        subprocess.Popen([sys.executable, "-I", "-S", "-c", script], stderr=subprocess.PIPE) for _ in range(4)
-    ]
+    processes = [subprocess.Popen([sys.executable, "-I", "-S", "-c", script], stderr=subprocess.PIPE) for _ in range(4)]
     for process in processes:
         assert process.communicate()[1] == b""
         assert process.returncode == 0

@@ -254,9 +254,7 @@ def test_architectures() -> None:
 
 
 @x86_64
-@pytest.mark.parametrize(
-    "default", ["SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_TRAP", "SCMP_ACT_KILL_PROCESS"]
-)
+@pytest.mark.parametrize("default", ["SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_TRAP", "SCMP_ACT_KILL_PROCESS"])
 def test_calls_younger_than_the_profile_do_not_exist(default: str) -> None:
     made = program(
         call("mkdir"),  # 83, on i386 39
@@ -294,9 +292,7 @@ def test_x32_has_a_limit_of_its_own() -> None:
         ("SCMP_ACT_ERRNO", errno.ENOSYS, ENOSYS),
     ],
 )
-def test_where_the_default_lets_through_nothing_is_added(
-    default: str, number: int | None, answer: int
-) -> None:
+def test_where_the_default_lets_through_nothing_is_added(default: str, number: int | None, answer: int) -> None:
     wanted = profile(call("mkdir", action="SCMP_ACT_TRAP"), default=default)
     if number:
         wanted["defaultErrnoRet"] = number
@@ -384,9 +380,7 @@ def engines_profile() -> dict[str, Any]:
         includes, excludes = entry.get("includes") or {}, entry.get("excludes") or {}
         there = "amd64" in includes.get("arches", ["amd64"]) and not includes.get("caps")
         if there and "amd64" not in excludes.get("arches", []):
-            calls.append(
-                {key: entry[key] for key in ("names", "action", "errnoRet", "args") if entry.get(key)}
-            )
+            calls.append({key: entry[key] for key in ("names", "action", "errnoRet", "args") if entry.get(key)})
     return {
         "defaultAction": source["defaultAction"],
         "defaultErrnoRet": source["defaultErrnoRet"],
@@ -448,9 +442,7 @@ def test_a_whole_profile_call_by_call(which: str) -> None:
         pytest.skip(f"{ENGINES_PROFILE} (golang-github-containers-common) is not installed")
     wanted = DOCKER_LIKE if which == "docker-like" else engines_profile()
     made = seccomp.compile(wanted).program
-    names = sorted(
-        {name for entry in wanted["syscalls"] for name in entry["names"]} | {"mount", "reboot", "bpf"}
-    )
+    names = sorted({name for entry in wanted["syscalls"] for name in entry["names"]} | {"mount", "reboot", "bpf"})
     tried = 0
     for token, arch in (
         (libseccomp.SCMP_ARCH_X86_64, bpf.AUDIT_ARCH_X86_64),

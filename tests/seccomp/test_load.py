@@ -86,9 +86,7 @@ def test_what_the_call_gives(action: str, number: int | None, outcome: int) -> N
     assert in_child(made, mkdir) == (0, outcome)
 
 
-@pytest.mark.parametrize(
-    "action", ["SCMP_ACT_KILL", "SCMP_ACT_KILL_THREAD", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_TRAP"]
-)
+@pytest.mark.parametrize("action", ["SCMP_ACT_KILL", "SCMP_ACT_KILL_THREAD", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_TRAP"])
 def test_what_kills(action: str) -> None:
     made = seccomp.compile(profile(call("mkdir", "mkdirat", action=action), default="SCMP_ACT_ALLOW"))
     status, said = in_child(made, mkdir)
@@ -147,9 +145,7 @@ def test_the_kernel_takes_the_flags(flags: list[str] | None, value: int) -> None
 
 @pytest.mark.parametrize("flags", [[], ["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]])
 def test_a_listener_comes_back_close_on_exec(flags: list[str]) -> None:
-    wanted = profile(
-        call("mkdir", "mkdirat", action="SCMP_ACT_NOTIFY"), default="SCMP_ACT_ALLOW", flags=flags
-    )
+    wanted = profile(call("mkdir", "mkdirat", action="SCMP_ACT_NOTIFY"), default="SCMP_ACT_ALLOW", flags=flags)
     made = seccomp.compile(wanted)
 
     def act(listener: int) -> list[Any]:
