@@ -64,8 +64,9 @@ class RunHook(Step):
             raise
         if pid == 0:
             try:
-                from pyrunc.linux.process import reset_signals
+                from pyrunc.linux.process import CLOSE_RANGE_CLOEXEC, close_range, reset_signals
 
+                close_range(3, 0xFFFFFFFF, CLOSE_RANGE_CLOEXEC)  # what the caller left open is not for hooks either
                 reset_signals()
                 if not self.inside:
                     os.chdir(ctx.bundle)  # as under runc; the specification does not say

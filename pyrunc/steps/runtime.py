@@ -89,7 +89,8 @@ class StartInit(Step):
         It has a channel of its own: init does not wait for it and may speak first.
         """
         channel, line = Channel.pair()
-        pid = stage_pid = 0
+        pid: int = 0
+        stage_pid = 0
         try:
             try:
                 stage_pid = os.fork() if fork else doors.clone3(0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -30,10 +29,10 @@ def _says_it(e: Error, what: str) -> bool:
     return "\n" not in line and (INJECTED in line or "Numerical argument out of domain" in line) and what in line
 
 
-def _ways(process: str, length: int) -> list[tuple[int, dict[str, Callable[[Any], None]]]]:
+def _ways(process: str, length: int) -> list[tuple[int, dict[str, Any]]]:
     """Where and how the steps of a list fail. A step of the runtime also fails after it has done its work, so that
     its `undo` has something to do; init's work ends with init."""
-    ways: list[tuple[int, dict[str, Callable[[Any], None]]]] = []
+    ways: list[tuple[int, dict[str, Any]]] = []
     for index in range(length):
         first, second = (_os_error, _error) if index % 2 else (_error, _os_error)
         ways.append((index, {"before": first}))
@@ -59,27 +58,27 @@ def test_create_and_start(lab: Lab, kind: str) -> None:
         for index, way in _ways(process, len(steps)):
             step = steps[index].describe()
             what = f"{kind}, {process} step {index} ({step}) fails {'before' if 'before' in way else 'after'}"
-            container = None
+            made: Container | None = None
             with Tamper(process, index, **way):
                 try:
-                    container = lab.create(bundle, pid_file=str(lab.path / "pid"))
+                    made = lab.create(bundle, pid_file=str(lab.path / "pid"))
                 except Error as e:
                     if not _says_it(e, step):
                         lab.fault(f"{what}: said {e}")
             if process == "init" and index > waits:
-                if container is None:
+                if made is None:
                     lab.fault(f"{what}: create failed")
                     continue
                 (lab.path / "pid").unlink()
                 try:
-                    container.start()
+                    made.start()
                     lab.fault(f"{what}: start succeeded")
                 except Error as e:
                     if not _says_it(e, step):
                         lab.fault(f"{what}: said {e}")
-            elif container is not None:
+            elif made is not None:
                 lab.fault(f"{what}: create succeeded")
-                container.delete(force=True)
+                made.delete(force=True)
             # runtime.md, Lifecycle: poststop hooks run when the container is destroyed; before init there was none
             was_there = process == "init" or (process == "runtime" and (index, "after" in way) >= (start_init, True))
             if lab.poststops() != was_there:

@@ -1,4 +1,4 @@
-"""SIGKILL at every step: of the runtime, of init. Nothing hangs, every command has an answer, `delete --force` clears."""
+"""SIGKILL at every step, of the runtime and of init: nothing hangs, no command is lost, `delete --force` clears."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pyrunc import Error
-from pyrunc.container import containers, discard
+from pyrunc.container import Container, containers, discard
 from pyrunc.errors import NoSuchContainer, NotRunning
-from pyrunc.steps.process import WaitForStart
+from pyrunc.steps.process import PrepareExec, WaitForStart
 from robustness.lab import Lab, Tamper, in_lab, plan_of, wait_for
 
 
@@ -107,7 +108,7 @@ def test_create(lab: Lab, kind: str) -> None:
                 halt = Halt()
                 with Tamper(process, index, before=halt, keep=(halt.tell, halt.wait)):
                     runtime = lab.forked(lambda: lab.create(bundle))
-                _kill_at(lab, what, halt, runtime, _child(runtime) if victim == "init" else 0)
+                _kill_at(lab, what, halt, runtime, partial(_child, runtime) if victim == "init" else None)
                 _clear(lab, what)
 
 
@@ -118,11 +119,16 @@ def _child(parent: int) -> int:
     return int(children.read_text().split()[-1])
 
 
-def _kill_at(lab: Lab, what: str, halt: Halt, runtime: int, init: int) -> None:
-    """When init has come to the halt kill it; or the runtime that waits for it, where `init` is 0."""
+def _init(container: Container) -> int:
+    pid: int = container.state()["pid"]
+    return pid
+
+
+def _kill_at(lab: Lab, what: str, halt: Halt, runtime: int, init: Callable[[], int] | None) -> None:
+    """When init has come to the halt kill it; or the runtime that waits for it, where nothing tells who init is."""
     if not halt.reached():
         lab.fault(f"{what}: never came there")
-    os.kill(init or runtime, signal.SIGKILL)
+    os.kill(init() if init is not None else runtime, signal.SIGKILL)
     status, said = wait_for(runtime), lab.said()
     halt.go()
     if status is None:
@@ -140,14 +146,15 @@ def test_start(lab: Lab, kind: str) -> None:
     lab.expect_clean("planning")
     waits = next(i for i, s in enumerate(plan["init"]) if isinstance(s, WaitForStart))
     for index in range(waits + 1, len(plan["init"])):
-        # the last step is execve(2), and `start` has been told before it: who dies there has been started
-        for victim in ("runtime", "init") if index < len(plan["init"]) - 1 else ("runtime",):
+        # who dies after `start` has been told that all is well has been started
+        told = any(isinstance(step, PrepareExec) for step in plan["init"][:index])
+        for victim in ("runtime",) if told else ("runtime", "init"):
             what = f"{kind}: {victim} killed at init step {index} ({plan['init'][index].describe()})"
             halt = Halt()
             with Tamper("init", index, before=halt, keep=(halt.tell, halt.wait)):
                 container = lab.create(bundle)
             starter = lab.forked(container.start)
-            _kill_at(lab, what, halt, starter, container.state()["pid"] if victim == "init" else 0)
+            _kill_at(lab, what, halt, starter, partial(_init, container) if victim == "init" else None)
             _clear(lab, what)
 
 
@@ -207,7 +214,7 @@ def test_hanging_hook_of_create(lab: Lab, kind: str) -> None:
         bundle = lab.bundle("hang", **{"hooks": {kind: [hang]}, "linux/namespaces": spaces})
         for way in ("TERM", "INT", "KILL", "delete", "init"):
             what = f"{kind} hook hangs, {'own' if pid_namespace else 'host'} PID namespace, ended by {way}"
-            runtime = lab.forked(lambda: lab.create(bundle))
+            runtime = lab.forked(partial(lab.create, bundle))
             _until(marker.exists)
             marker.unlink()
             if (status := lab.load().state()["status"]) != "creating":

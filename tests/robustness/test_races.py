@@ -59,17 +59,17 @@ def test_one_id(lab: Lab) -> None:
     def create() -> object:
         return lab.create(bundle)
 
-    def start() -> object:
-        return lab.load().start()
+    def start() -> None:
+        lab.load().start()
 
-    def kill() -> object:
-        return lab.load().kill(signal.SIGKILL)
+    def kill() -> None:
+        lab.load().kill(signal.SIGKILL)
 
-    def delete() -> object:
-        return lab.load().delete()
+    def delete() -> None:
+        lab.load().delete()
 
-    def force() -> object:
-        return lab.load().delete(force=True)
+    def force() -> None:
+        lab.load().delete(force=True)
 
     def state() -> object:
         return lab.load().state()["status"]
