@@ -85,6 +85,8 @@ class State:
             if e.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.EWOULDBLOCK):
                 raise Error("a container with this ID exists already") from None
             raise Error.from_os(e, action=f"make the state directory {directory}") from None
+        finally:
+            _tidy(root)
         state.directory = directory
         return state
 
@@ -100,9 +102,10 @@ class State:
             except FileExistsError:
                 pass
             except FileNotFoundError:
-                os.makedirs(root, 0o711, exist_ok=True)
                 try:
                     os.mkdir(f"{root}/{_HIDDEN}", 0o700)
+                except FileNotFoundError:
+                    os.makedirs(root, 0o711, exist_ok=True)
                 except FileExistsError:
                     pass  # somebody else needs it, too
                 continue
@@ -159,6 +162,7 @@ class State:
                 pass  # somebody is making it just now
             finally:
                 state.unlock()
+        _tidy(root)
 
     def lock(self, *, wait: bool = True) -> bool:
         """Wait until no other process changes this container, keep others waiting until this one ends, and read again
@@ -321,6 +325,14 @@ class State:
             state["annotations"] = d["annotations"]
         state["owner"] = d["owner"]
         return state
+
+
+def _tidy(root: str) -> None:
+    """Take the directory for unfinished ones away, unless there are others or never was one."""
+    try:
+        os.rmdir(f"{root}/{_HIDDEN}")
+    except OSError:
+        pass  # an empty directory harms nobody, and why there is none is told by who wanted to make it
 
 
 #: What state.json must have. Nobody else writes it, but a disk may have been full, and a version may be another.

@@ -13,7 +13,7 @@ def start_time(pid: int, *, zombie: bool = False) -> int | None:
     """
     try:
         fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the latter if it ends this very moment
         return None
     try:
         line = os.read(fd, 4096)

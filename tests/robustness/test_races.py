@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import time
@@ -89,8 +88,8 @@ def test_one_id(lab: Lab) -> None:
     except Error:
         pass
     lab.expect_clean("race", orphans=True)
-    if left := os.listdir(lab.root / ".~"):
-        lab.fault(f"hidden left: {left}")
+    if (lab.root / ".~").exists():
+        lab.fault(f"left: {list((lab.root / '.~').iterdir())}")
 
 
 @in_lab
