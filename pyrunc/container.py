@@ -12,27 +12,14 @@ import time
 from pyrunc.errors import Error, NoSuchContainer, NotRunning
 from pyrunc.linux.proc import start_time
 from pyrunc.state import State
-from pyrunc.version import OCI_VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Protocol
+    from typing import Any
 
+    from pyrunc.birth import Log
     from pyrunc.cgroups.base import Manager
-    from pyrunc.foreground import Foreground
-    from pyrunc.plan import Options
     from pyrunc.steps import Step
-    from pyrunc.steps.context import Context
-
-    class Log(Protocol):
-        """Where an operation tells about its work; the command line has one (pyrunc/cli/log.py)."""
-
-        fd: int
-        verbose: bool
-
-        def warn(self, message: str) -> None: ...
-        def debug(self, message: str) -> None: ...
-        def trace(self, step: Step) -> None: ...
 
 
 DEFAULT_ROOT = "/run/pyrunc"
@@ -100,20 +87,14 @@ class Container:
         Raises:
             Error: and then nothing is left of it.
         """
-        birth = _Birth(container_id, bundle, root, log, no_pivot, no_new_keyring, systemd_cgroup, rootless)
-        process = birth.config.get("process", {})
-        ctx = birth.context(preserve_fds, stdio)
-        if process.get("terminal"):
-            if not console_socket:
-                raise Error(
-                    "cannot allocate tty if pyrunc will detach without setting console socket",
-                    pointer="/process/terminal",
-                )
-            ctx.console_fd = _connect(console_socket)
-        elif console_socket:
-            raise Error("cannot use console socket if pyrunc will not detach or allocate tty")
+        from pyrunc.birth import Birth, prepare_foreground
+
+        birth = Birth(container_id, bundle, root, log, no_pivot, no_new_keyring, systemd_cgroup, rootless)
+        ctx = birth.shared(preserve_fds, stdio)
+        terminal = birth.config.get("process", {}).get("terminal", False)
+        prepare_foreground(ctx, terminal, console_socket, detach=True)
         try:
-            state = birth.create(ctx, pid_file, pidfd_socket)
+            state = birth.create(ctx, pid_file, pidfd_socket, lambda state: cls(container_id, state, log)._destroy())
         finally:
             if ctx.console_fd >= 0:
                 os.close(ctx.console_fd)
@@ -157,15 +138,18 @@ class Container:
             the exit status of the container's process, 128 + N if signal N ended it.
         """
         from pyrunc import handover
+        from pyrunc.birth import Birth, prepare_foreground
 
-        birth = _Birth(container_id, bundle, root, log, no_pivot, no_new_keyring, systemd_cgroup, rootless)
+        birth = Birth(container_id, bundle, root, log, no_pivot, no_new_keyring, systemd_cgroup, rootless)
         if "process" not in birth.config:
             raise Error(NO_PROCESS, pointer="/process")
         terminal = birth.config["process"].get("terminal", False)
-        ctx = birth.context(preserve_fds, stdio)
-        foreground = _foreground(ctx, terminal, console_socket, detach, subreaper, forward_signals)
+        ctx = birth.shared(preserve_fds, stdio)
+        foreground = prepare_foreground(ctx, terminal, console_socket, detach, subreaper, forward_signals)
         try:
-            state = birth.create(ctx, pid_file, pidfd_socket, fifo=False)
+            state = birth.create(
+                ctx, pid_file, pidfd_socket, lambda state: cls(container_id, state, log)._destroy(), fifo=False
+            )
             container = cls(container_id, state, log)
             try:
                 if foreground is not None:
@@ -434,8 +418,9 @@ class Container:
     def _hooks(self, config: dict[str, Any], kind: str, status: str) -> None:
         """Run the hooks of one kind in the runtime's namespaces; for poststop each, whatever the others do."""
         from pyrunc import plan, steps
+        from pyrunc.birth import context, hook_state
 
-        ctx = self._context(config)
+        ctx = context(self.id, self.bundle, config, self._log)
         ctx.state = hook_state(self._state.data)
         if status == "stopped":
             del ctx.state["pid"]
@@ -500,7 +485,7 @@ class Container:
         Returns:
             its exit status, 128 + N if signal N ended it; 0 with `detach`.
         """
-        from pyrunc import handover, plan, steps
+        from pyrunc import birth, handover, plan, steps
         from pyrunc.linux.stdio import fill_stdio
 
         fill_stdio()
@@ -513,20 +498,20 @@ class Container:
         if status == "paused" and not ignore_paused:
             raise Error("cannot exec in a paused container")
         config = self._state.config()
-        ctx = self._context(config)
+        ctx = birth.context(self.id, self.bundle, config, self._log)
         ctx.cgroup = self._manager()
-        ctx.state = hook_state(self._state.data)
-        environment = _inherit(ctx, preserve_fds, stdio)
+        ctx.state = birth.hook_state(self._state.data)
+        environment = birth.inherit(ctx, preserve_fds, stdio)
         process = process | {"env": [*process.get("env", ()), *environment]}
-        seccomp = _compile_seccomp(config, os.path.dirname(self._state.directory))
-        foreground = _foreground(
+        seccomp = birth.compile_seccomp(config, os.path.dirname(self._state.directory))
+        foreground = birth.prepare_foreground(
             ctx, process.get("terminal", False), console_socket, detach, subreaper, forward_signals
         )
         try:
             handover.pipes(ctx)
-            options = _options(self._state.data["options"])
+            options = plan.Options(**self._state.data["options"])
             planned = plan.exec_steps(config, process, self.id, options, seccomp)
-            steps.run(_recorded(planned, pid_file, pidfd_socket), ctx)
+            steps.run(birth.recorded(planned, pid_file, pidfd_socket), ctx)
             ctx.peer().close()
             handover.release(ctx)
             if foreground is not None:
@@ -553,9 +538,6 @@ class Container:
         from pyrunc.cgroups import restore
 
         return restore(saved)
-
-    def _context(self, config: dict[str, Any]) -> Context:
-        return _context(self.id, self.bundle, config, self._log)
 
     def _warn(self, message: str) -> None:
         if self._log is not None:
@@ -597,9 +579,10 @@ def describe(bundle: str, *, no_pivot: bool = False, no_new_keyring: bool = Fals
     Returns:
         for each step ``process`` (runtime, stage or init), ``action`` and ``origin`` (a JSON pointer, or "").
     """
+    from pyrunc.birth import Birth
     from pyrunc.steps.runtime import StartInit
 
-    birth = _Birth("ID", bundle, DEFAULT_ROOT, None, no_pivot, no_new_keyring, False, None)
+    birth = Birth("ID", bundle, DEFAULT_ROOT, None, no_pivot, no_new_keyring, False, None)
     told: list[dict[str, str]] = []
 
     def tell(process: str, steps: list[Step]) -> None:
@@ -611,213 +594,6 @@ def describe(bundle: str, *, no_pivot: bool = False, no_new_keyring: bool = Fals
 
     tell("runtime", birth.plan(cache=False))
     return told
-
-
-class _Birth:
-    """A container that is about to be created: its configuration, where it will live, its steps."""
-
-    def __init__(
-        self,
-        container_id: str,
-        bundle: str,
-        root: str,
-        log: Log | None,
-        no_pivot: bool,
-        no_new_keyring: bool,
-        systemd_cgroup: bool,
-        rootless: bool | None,
-    ) -> None:
-        from pyrunc import cgroups, config
-        from pyrunc.linux.stdio import fill_stdio
-        from pyrunc.state import check_id
-
-        fill_stdio()
-
-        check_id(container_id)
-        if systemd_cgroup:
-            raise Error("the systemd cgroup driver is not supported yet; use cgroupfs")
-        self.id = container_id
-        self.bundle = os.path.abspath(bundle)
-        self.root = root
-        self.log = log
-        self.config = config.load(self.bundle)
-        if log is not None and log.verbose:
-            for pointer in config.notes(self.config):
-                log.debug(f"{pointer}: not in the specification, ignored")
-        unprivileged = os.geteuid() != 0
-        self.saved_options = {"no_pivot": no_pivot, "new_keyring": not no_new_keyring, "unprivileged": unprivileged}
-        self.manager = cgroups.manager(
-            self.config.get("linux", {}).get("cgroupsPath", ""),
-            container_id,
-            cgroups.detect(_read("/proc/self/mountinfo")),
-            _read("/proc/self/cgroup"),
-            rootless=unprivileged if rootless is None else rootless,
-        )
-
-    def context(self, preserve_fds: int, stdio: tuple[int, int, int] | None) -> Context:
-        """What the steps will share."""
-        ctx = _context(self.id, self.bundle, self.config, self.log)
-        environment = _inherit(ctx, preserve_fds, stdio)
-        if environment:
-            process = self.config["process"]
-            process["env"] = [*process.get("env", ()), *environment]
-        return ctx
-
-    def plan(self, *, cache: bool = True) -> list[Step]:
-        """The steps of `create`."""
-        from pyrunc import plan
-
-        seccomp = _compile_seccomp(self.config, self.root if cache else None)
-        return plan.create(self.config, self.bundle, self.id, self.manager, _options(self.saved_options), seccomp)
-
-    def create(self, ctx: Context, pid_file: str | None, pidfd_socket: str | None, *, fifo: bool = True) -> State:
-        """Take the ID, run the steps; the state, locked.
-
-        Args:
-            fifo: init is to wait for another process's `start`, not for this one's.
-        """
-        from pyrunc import handover, jsonio, steps
-
-        state = State.create(self.root, self.id, self._data(), jsonio.dumps(self.config))
-        ctx.state = hook_state(state.data)
-        try:
-            plan = self.plan()
-            handover.fifos(ctx, state.directory) if fifo else handover.pipes(ctx)
-            steps.run(_recorded(plan, pid_file, pidfd_socket, state), ctx)
-        except BaseException:
-            handover.abandon(ctx)
-            container = Container(self.id, state, self.log)
-            if ctx.state["pid"] and self.config.get("hooks", {}).get("poststop"):
-                container._destroy()
-            state.remove()
-            raise
-        ctx.peer().close()
-        handover.release(ctx)
-        return state
-
-    def _data(self) -> dict[str, Any]:
-        namespaces = self.config.get("linux", {}).get("namespaces", ())
-        now = time.time_ns()
-        return {
-            "ociVersion": OCI_VERSION,
-            "id": self.id,
-            "pid": 0,
-            "start_time": 0,
-            "creating": True,
-            "bundle": self.bundle,
-            "rootfs": os.path.normpath(os.path.join(self.bundle, self.config["root"]["path"])),
-            "created": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 10**9)) + f".{now % 10**9:09d}Z",
-            "owner": "",
-            "annotations": self.config.get("annotations", {}),
-            "args": bool(self.config.get("process", {}).get("args")),
-            "hooks": any(self.config.get("hooks", {}).get(kind) for kind in ("poststart", "poststop")),
-            "private_pid": any(ns["type"] == "pid" and not ns.get("path") for ns in namespaces),
-            "cgroup": self.manager.save(),
-            "options": self.saved_options,
-        }
-
-
-def hook_state(data: dict[str, Any]) -> dict[str, Any]:
-    """What hooks are told on stdin (runtime.md, State); `status` is theirs to add."""
-    state = {"ociVersion": OCI_VERSION, "id": data["id"], "status": "", "pid": data["pid"], "bundle": data["bundle"]}
-    if data["annotations"]:
-        state["annotations"] = data["annotations"]
-    return state
-
-
-def _context(container_id: str, bundle: str, config: dict[str, Any], log: Log | None) -> Context:
-    from pyrunc.steps.context import Context
-
-    ctx = Context(container_id, bundle, config)
-    if log is not None:
-        ctx.warn = log.warn
-        if log.verbose:
-            ctx.trace = log.trace
-        if log.fd > 2:
-            ctx.keep.add(log.fd)
-    return ctx
-
-
-def _options(saved: dict[str, bool]) -> Options:
-    from pyrunc.plan import Options
-
-    return Options(**saved)
-
-
-def _compile_seccomp(config: dict[str, Any], root: str | None) -> Any:
-    profile = config.get("linux", {}).get("seccomp")
-    if not profile:
-        return None
-    from pyrunc import seccomp
-
-    return seccomp.compile(profile, cache_dir=root and f"{root}/.~seccomp")
-
-
-def _recorded(
-    steps: list[Step], pid_file: str | None, pidfd_socket: str | None, state: State | None = None
-) -> list[Step]:
-    """The steps, and with them those that tell others who init is: state.json, `--pid-file`, `--pidfd-socket`."""
-    from pyrunc.steps.record import RecordInit, SendPidfd, WritePidFile
-    from pyrunc.steps.runtime import Await
-
-    if state is not None:
-        # As soon as init exists, but when it has all that it needs to go on: it works while this is written
-        at = next(i for i, step in enumerate(steps) if isinstance(step, Await))
-        steps = [*steps[:at], RecordInit(state, creating=True), *steps[at:], RecordInit(state, creating=False)]
-    if pidfd_socket:
-        steps = [*steps, SendPidfd(pidfd_socket)]
-    if pid_file:
-        steps = [*steps, WritePidFile(pid_file)]
-    return steps
-
-
-def _inherit(ctx: Context, preserve_fds: int, stdio: tuple[int, int, int] | None) -> list[str]:
-    """Settle which descriptors the process gets; the environment variables that tell it of them.
-
-    Sockets passed by a service manager (sd_listen_fds(3)) go on to the container's process, before `--preserve-fds`.
-    """
-    ctx.stdio = stdio
-    listening = os.environ.get("LISTEN_FDS", "")
-    count = int(listening) if listening.isascii() and listening.isdigit() else 0
-    ctx.preserve = preserve_fds + count
-    for fd in range(3, 3 + ctx.preserve):
-        try:
-            os.fstat(fd)
-        except OSError as e:
-            raise Error.from_os(e, action=f"preserve descriptor {fd}") from None
-    return [f"LISTEN_FDS={count}", "LISTEN_PID=1"] if count else []
-
-
-def _connect(path: str) -> int:
-    from pyrunc.linux.fdpass import connect
-
-    try:
-        return connect(path)
-    except OSError as e:
-        raise Error.from_os(e, action=f"connect to the console socket {path}") from None
-
-
-def _foreground(
-    ctx: Context, terminal: bool, console_socket: str | None, detach: bool, subreaper: bool, forward_signals: bool
-) -> Foreground | None:
-    """Prepare for waiting in the foreground, and the terminal that this may need; None with `detach`."""
-    if console_socket and not (terminal and detach):
-        raise Error("cannot use console socket if pyrunc will not detach or allocate tty")
-    if detach:
-        if terminal:
-            if not console_socket:
-                raise Error(
-                    "cannot allocate tty if pyrunc will detach without setting console socket",
-                    pointer="/process/terminal",
-                )
-            ctx.console_fd = _connect(console_socket)
-        return None
-    from pyrunc.foreground import Foreground
-
-    foreground = Foreground(subreaper=subreaper, forward_signals=forward_signals)
-    if terminal:
-        ctx.console_fd = foreground.console()
-    return foreground
 
 
 def _wait_for_end(pidfd: int, seconds: float | None = None) -> bool:
@@ -845,14 +621,3 @@ def _unmount(path: str, mount_id: int) -> None:
         unmount(path, mount_id)
     except OSError as e:
         raise Error.from_os(e, action=f"unmount {path}") from None
-
-
-def _read(path: str) -> str:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        text = b""
-        while data := os.read(fd, 1 << 16):
-            text += data
-    finally:
-        os.close(fd)
-    return os.fsdecode(text)

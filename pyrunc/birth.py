@@ -1,0 +1,252 @@
+"""A container's birth, and a process's in it: what `Container.create`, `run` and `exec` gather before any step runs.
+
+Apart from container.py because who only wants to start, signal or delete a container need not load it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from pyrunc import cgroups, config, handover, jsonio, plan, steps
+from pyrunc.errors import Error
+from pyrunc.linux.stdio import fill_stdio
+from pyrunc.state import State, check_id
+from pyrunc.steps.context import Context
+from pyrunc.steps.record import RecordInit, SendPidfd, WritePidFile
+from pyrunc.steps.runtime import Await
+from pyrunc.version import OCI_VERSION
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Protocol
+
+    from pyrunc.foreground import Foreground
+    from pyrunc.seccomp import Filter
+    from pyrunc.steps import Step
+
+    class Log(Protocol):
+        """Where an operation tells about its work; the command line has one (pyrunc/cli/log.py)."""
+
+        fd: int
+        verbose: bool
+
+        def warn(self, message: str) -> None: ...
+        def debug(self, message: str) -> None: ...
+        def trace(self, step: Step) -> None: ...
+
+
+class Birth:
+    """A container that is about to be created: its configuration, where it will live, its steps."""
+
+    def __init__(
+        self,
+        container_id: str,
+        bundle: str,
+        root: str,
+        log: Log | None,
+        no_pivot: bool,
+        no_new_keyring: bool,
+        systemd_cgroup: bool,
+        rootless: bool | None,
+    ) -> None:
+        fill_stdio()
+        check_id(container_id)
+        if systemd_cgroup:
+            raise Error("the systemd cgroup driver is not supported yet; use cgroupfs")
+        self.id = container_id
+        self.bundle = os.path.abspath(bundle)
+        self.root = root
+        self.log = log
+        self.config = config.load(self.bundle)
+        if log is not None and log.verbose:
+            for pointer in config.notes(self.config):
+                log.debug(f"{pointer}: not in the specification, ignored")
+        unprivileged = os.geteuid() != 0
+        self.saved_options = {"no_pivot": no_pivot, "new_keyring": not no_new_keyring, "unprivileged": unprivileged}
+        self.manager = cgroups.manager(
+            self.config.get("linux", {}).get("cgroupsPath", ""),
+            container_id,
+            cgroups.detect(_read("/proc/self/mountinfo")),
+            _read("/proc/self/cgroup"),
+            rootless=unprivileged if rootless is None else rootless,
+        )
+
+    def shared(self, preserve_fds: int, stdio: tuple[int, int, int] | None) -> Context:
+        """What the steps will share."""
+        ctx = context(self.id, self.bundle, self.config, self.log)
+        environment = inherit(ctx, preserve_fds, stdio)
+        if environment:
+            process = self.config["process"]
+            process["env"] = [*process.get("env", ()), *environment]
+        return ctx
+
+    def plan(self, *, cache: bool = True) -> list[Step]:
+        """The steps of `create`."""
+        seccomp = compile_seccomp(self.config, self.root if cache else None)
+        chosen = plan.Options(**self.saved_options)
+        return plan.create(self.config, self.bundle, self.id, self.manager, chosen, seccomp)
+
+    def create(
+        self,
+        ctx: Context,
+        pid_file: str | None,
+        pidfd_socket: str | None,
+        destroy: Callable[[State], None],
+        *,
+        fifo: bool = True,
+    ) -> State:
+        """Take the ID, run the steps; the state, locked.
+
+        Args:
+            destroy: ends the lifecycle, poststop hooks and all, where it fails after hooks may have run.
+            fifo: init is to wait for another process's `start`, not for this one's.
+        """
+        state = State.create(self.root, self.id, self._data(), jsonio.dumps(self.config))
+        ctx.state = hook_state(state.data)
+        try:
+            planned = self.plan()
+            handover.fifos(ctx, state.directory) if fifo else handover.pipes(ctx)
+            steps.run(recorded(planned, pid_file, pidfd_socket, state), ctx)
+        except BaseException:
+            handover.abandon(ctx)
+            if ctx.state["pid"] and self.config.get("hooks", {}).get("poststop"):
+                destroy(state)
+            state.remove()
+            raise
+        ctx.peer().close()
+        handover.release(ctx)
+        return state
+
+    def _data(self) -> dict[str, Any]:
+        namespaces = self.config.get("linux", {}).get("namespaces", ())
+        now = time.time_ns()
+        return {
+            "ociVersion": OCI_VERSION,
+            "id": self.id,
+            "pid": 0,
+            "start_time": 0,
+            "creating": True,
+            "bundle": self.bundle,
+            "rootfs": os.path.normpath(os.path.join(self.bundle, self.config["root"]["path"])),
+            "created": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 10**9)) + f".{now % 10**9:09d}Z",
+            "owner": "",
+            "annotations": self.config.get("annotations", {}),
+            "args": bool(self.config.get("process", {}).get("args")),
+            "hooks": any(self.config.get("hooks", {}).get(kind) for kind in ("poststart", "poststop")),
+            "private_pid": any(ns["type"] == "pid" and not ns.get("path") for ns in namespaces),
+            "cgroup": self.manager.save(),
+            "options": self.saved_options,
+        }
+
+
+def hook_state(data: dict[str, Any]) -> dict[str, Any]:
+    """What hooks are told on stdin (runtime.md, State); `status` is theirs to add."""
+    state = {"ociVersion": OCI_VERSION, "id": data["id"], "status": "", "pid": data["pid"], "bundle": data["bundle"]}
+    if data["annotations"]:
+        state["annotations"] = data["annotations"]
+    return state
+
+
+def context(container_id: str, bundle: str, config: dict[str, Any], log: Log | None) -> Context:
+    """A context that tells `log` what is to be told."""
+    ctx = Context(container_id, bundle, config)
+    if log is not None:
+        ctx.warn = log.warn
+        if log.verbose:
+            ctx.trace = log.trace
+        if log.fd > 2:
+            ctx.keep.add(log.fd)
+    return ctx
+
+
+def compile_seccomp(config: dict[str, Any], root: str | None) -> Filter | None:
+    """The filter of linux.seccomp, from the cache beside the containers' states below `root`."""
+    profile = config.get("linux", {}).get("seccomp")
+    if not profile:
+        return None
+    from pyrunc import seccomp
+
+    return seccomp.compile(profile, cache_dir=root and f"{root}/.~seccomp")
+
+
+def recorded(
+    steps: list[Step], pid_file: str | None, pidfd_socket: str | None, state: State | None = None
+) -> list[Step]:
+    """The steps, and with them those that tell others who init is: state.json, `--pid-file`, `--pidfd-socket`."""
+    if state is not None:
+        # As soon as init exists, but when it has all that it needs to go on: it works while this is written
+        at = next(i for i, step in enumerate(steps) if isinstance(step, Await))
+        steps = [*steps[:at], RecordInit(state, creating=True), *steps[at:], RecordInit(state, creating=False)]
+    if pidfd_socket:
+        steps = [*steps, SendPidfd(pidfd_socket)]
+    if pid_file:
+        steps = [*steps, WritePidFile(pid_file)]
+    return steps
+
+
+def inherit(ctx: Context, preserve_fds: int, stdio: tuple[int, int, int] | None) -> list[str]:
+    """Settle which descriptors the process gets; the environment variables that tell it of them.
+
+    Sockets passed by a service manager (sd_listen_fds(3)) go on to the container's process, before `--preserve-fds`.
+    """
+    ctx.stdio = stdio
+    listening = os.environ.get("LISTEN_FDS", "")
+    count = int(listening) if listening.isascii() and listening.isdigit() else 0
+    ctx.preserve = preserve_fds + count
+    for fd in range(3, 3 + ctx.preserve):
+        try:
+            os.fstat(fd)
+        except OSError as e:
+            raise Error.from_os(e, action=f"preserve descriptor {fd}") from None
+    return [f"LISTEN_FDS={count}", "LISTEN_PID=1"] if count else []
+
+
+def connect_console(path: str) -> int:
+    """Connect to `--console-socket`."""
+    from pyrunc.linux.fdpass import connect
+
+    try:
+        return connect(path)
+    except OSError as e:
+        raise Error.from_os(e, action=f"connect to the console socket {path}") from None
+
+
+def prepare_foreground(
+    ctx: Context,
+    terminal: bool,
+    console_socket: str | None,
+    detach: bool,
+    subreaper: bool = False,
+    forward_signals: bool = False,
+) -> Foreground | None:
+    """Prepare for waiting in the foreground, and the terminal that this may need; None with `detach`."""
+    if console_socket and not (terminal and detach):
+        raise Error("cannot use console socket if pyrunc will not detach or allocate tty")
+    if detach:
+        if terminal:
+            if not console_socket:
+                raise Error(
+                    "cannot allocate tty if pyrunc will detach without setting console socket",
+                    pointer="/process/terminal",
+                )
+            ctx.console_fd = connect_console(console_socket)
+        return None
+    from pyrunc.foreground import Foreground
+
+    foreground = Foreground(subreaper=subreaper, forward_signals=forward_signals)
+    if terminal:
+        ctx.console_fd = foreground.console()
+    return foreground
+
+
+def _read(path: str) -> str:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        text = b""
+        while data := os.read(fd, 1 << 16):
+            text += data
+    finally:
+        os.close(fd)
+    return os.fsdecode(text)
