@@ -45,6 +45,7 @@ class Importer:
         is_package = self.index[name][2]
         file = f"{self.home}/{name.replace('.', '/')}{'/__init__' if is_package else ''}.py"
         spec = ModuleSpec(name, self, origin=file, is_package=is_package)  # type: ignore[arg-type]
+        spec.has_location = True  # gives the module its __file__
         if is_package:
             spec.submodule_search_locations = [file.rpartition("/")[0]]
         return spec
