@@ -182,6 +182,16 @@ def test_a_cgroup_in_use_is_refused(bundle: Bundle, container: Container, new_co
     assert container.exec("true").status == 0
 
 
+@spec("runtime.md#create", "If the runtime cannot apply a property as specified in the configuration")
+@requires("controller:memory")
+@pyrunc_promise
+def test_no_memory_even_for_init(bundle: Bundle, container: Container) -> None:
+    """The kernel kills it without a word; the error names the limit."""
+    bundle.linux["resources"]["memory"] = {"limit": 100 * 4096}
+    result = container.run(timeout=15)
+    assert result.status != 0 and "/linux/resources/memory/limit" in result.stderr
+
+
 @spec("config-linux.md#control-groups", FIT)
 @requires("cgroup v1")
 @requires("controller:freezer")

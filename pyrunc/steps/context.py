@@ -107,6 +107,13 @@ def _ignore(line: str) -> None:
     """Nobody asked to be warned."""
 
 
+class Hangup(Error):
+    """The other process ended without a word."""
+
+    def __init__(self) -> None:
+        super().__init__("the other process ended unexpectedly")
+
+
 class Channel:
     """Messages between the runtime and init, one JSON value a line, over a pair of pipes.
 
@@ -173,7 +180,7 @@ class Channel:
         while b"\n" not in self._buffer:
             data = os.read(self.reader, 65536)
             if not data:
-                raise Error("the other process ended unexpectedly")
+                raise Hangup
             self._buffer += data
         line, _, self._buffer = self._buffer.partition(b"\n")
         kind, value = jsonio.loads(line.decode())

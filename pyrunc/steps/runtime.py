@@ -24,7 +24,7 @@ from pyrunc import steps
 from pyrunc.errors import Error
 from pyrunc.linux import process as p
 from pyrunc.steps import Step
-from pyrunc.steps.context import Channel
+from pyrunc.steps.context import Channel, Hangup
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -305,4 +305,26 @@ class Await(Step):
         return f"wait for the other process: {self.kind}"
 
     def run(self, ctx: Context) -> None:
-        ctx.peer().expect(self.kind)
+        try:
+            ctx.peer().expect(self.kind)
+        except Hangup:
+            if ctx.init_pid and _killed(ctx.init_pid):
+                raise _explain_kill(ctx) from None
+            raise
+
+
+def _killed(pid: int) -> bool:
+    """Whether SIGKILL ended a child, which stays to be waited for."""
+    try:
+        end = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    except ChildProcessError:
+        return False  # a library's caller may reap every child that it has
+    return end is not None and (end.si_code, end.si_status) == (os.CLD_KILLED, 9)
+
+
+def _explain_kill(ctx: Context) -> Error:
+    """Nobody but the kernel sends SIGKILL to an init that is not even known yet: it ran out of its memory limit."""
+    limit = ctx.config.get("linux", {}).get("resources", {}).get("memory", {}).get("limit", -1)
+    if limit > 0:
+        return Error(f"init was killed; are {limit} bytes too little for it?", pointer="/linux/resources/memory/limit")
+    return Error("init was killed")
