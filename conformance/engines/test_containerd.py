@@ -55,7 +55,7 @@ def test_terminal(containerd: Containerd) -> None:
         "tty",
         "sh",
         "-c",
-        "tty; echo ready; read x; echo got $x; until stty size; do sleep 0.1; done; exit 7",
+        "tty; echo ready; read x; echo got $x; until stty size | grep '^[1-9]'; do sleep 0.1; done; exit 7",
     )
     done = containerd.box.terminal(*argv, say=[("ready", "hello\n")])
     assert done.status == 7 and "/dev/pts/0" in done.out and "got hello" in done.out and "40 100" in done.out, done
