@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import pathlib
 import pwd
@@ -454,6 +455,23 @@ def ordinary(bundle: Bundle, container: Container, test: Test) -> Ordinary:
     pts = next(m for m in bundle.config["mounts"] if m["type"] == "devpts")
     pts["options"].remove("gid=5")
     return Ordinary(container, test)
+
+
+@spec("runc-spec.8", "Generate a configuration for a rootless container.")
+def test_what_spec_writes_for_an_ordinary_user_runs(bundle: Bundle, container: Container, ordinary: Ordinary) -> None:
+    """With its cgroup mount, although the container may have no cgroup of its own."""
+    path = pathlib.Path(bundle.path, "config.json")
+    path.unlink(missing_ok=True)
+    done = ordinary.run("spec", "--rootless", "--bundle", bundle.path)
+    assert done.returncode == 0, done.stderr
+    config = json.loads(path.read_text())
+    config["process"]["terminal"] = False
+    config["process"]["args"] = ["sh", "-c", "id -u; ls -A /sys/fs/cgroup | head -n 1"]
+    path.write_text(json.dumps(config))
+    done = ordinary.run("run", "--bundle", bundle.path, container.id)
+    assert done.returncode == 0, done.stderr
+    root, something = done.stdout.split()
+    assert root == "0" and something
 
 
 @spec(MAPPINGS, "describes the user namespace uid mappings from the host to the container")

@@ -112,13 +112,30 @@ def manager(
     inner = clean(cgroups_path)
     if inner == "/" or (cgroups_path and not inner):
         raise Error("a container may not live in the root cgroup", pointer="/linux/cgroupsPath", action=cgroups_path)
+    own = _own(proc_self_cgroup)
+    home = _v2() if layout.mode == "v2" else _v1()
+    return home(home.place(inner or container_id, layout, own), layout.unified, rootless and not cgroups_path)
+
+
+def _own(proc_self_cgroup: str) -> dict[str, str]:
+    """The cgroup of each controller, "" for v2's, from the text of /proc/self/cgroup (cgroups(7))."""
     own: dict[str, str] = {}
     for line in proc_self_cgroup.splitlines():
         _, controllers, path = line.split(":", 2)
         for controller in controllers.split(","):
             own[controller] = path
-    home = _v2() if layout.mode == "v2" else _v1()
-    return home(home.place(inner or container_id, layout, own), layout.unified, rootless and not cgroups_path)
+    return own
+
+
+def own_directories(layout: Layout, proc_self_cgroup: str) -> dict[str, str]:
+    """The directory of this process's own cgroup for each controller, "" for v2's.
+
+    Args:
+        proc_self_cgroup: text of /proc/self/cgroup.
+    """
+    mounts = layout.v1 | layout.named | ({"": layout.unified} if layout.unified else {})
+    own = _own(proc_self_cgroup)
+    return {name: below(at, layout.roots[at], own[name]) for name, at in mounts.items() if name in own}
 
 
 def restore(saved: dict[str, Any]) -> Manager:

@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 
+from pyrunc import cgroups
 from pyrunc.errors import Error
 from pyrunc.linux import mount as m
 from pyrunc.linux.path import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, fd_path, make_in_root, open_in_root, openat2
@@ -408,16 +409,40 @@ class CgroupMount(Mount):
         self.own_namespace = own_namespace
 
     def run(self, ctx: Context) -> None:
-        paths = ctx.cgroup.paths if ctx.cgroup is not None else {}
+        hierarchies = self._hierarchies(ctx)
+        if not hierarchies:
+            raise Error("the container has no cgroup to show")
         target = self.target(ctx)
-        if not paths:
-            raise Error("this host has no cgroups mounted")
-        mount_fd = self._hierarchy("", paths[""], self.options.set) if list(paths) == [""] else self._v1_tree(paths)
+        only_v2 = list(hierarchies) == [""]
+        mount_fd = self._hierarchy("", hierarchies[""], self.options.set) if only_v2 else self._v1_tree()
         self.attach(ctx, mount_fd, target)
         os.close(target)
-        if list(paths) != [""]:
-            self._v1_hierarchies(ctx, mount_fd, paths)
+        if not only_v2:
+            self._v1_hierarchies(mount_fd, hierarchies)
         os.close(mount_fd)
+
+    def _hierarchies(self, ctx: Context) -> dict[str, str]:
+        """The controllers of each hierarchy ("cpu,cpuacct", "name=systemd", "" for v2) and the container's place in it.
+
+        In a cgroup namespace of its own the place is wherever the container is, be it no cgroup of its own (rootless).
+        """
+        if ctx.cgroup is None:
+            return {}
+        found: dict[str, str] = {}
+        if self.own_namespace:
+            with open("/proc/self/cgroup", encoding="utf-8") as lines:
+                for line in lines:
+                    name = line.split(":", 2)[1]
+                    if name or ctx.cgroup.unified:  # v2 has a line here even where nobody has mounted it
+                        found[name] = ""
+            return found
+        paths = ctx.cgroup.paths
+        if not paths:  # a rootless container that had to go without lives in the runtime's cgroup
+            with open("/proc/self/mountinfo", encoding="utf-8") as mounts, open("/proc/self/cgroup") as own:
+                paths = cgroups.own_directories(cgroups.detect(mounts.read()), own.read())
+        for directory in dict.fromkeys(paths.values()):
+            found[",".join(name for name, path in paths.items() if path == directory)] = directory
+        return found
 
     def _hierarchy(self, name: str, path: str, attributes: int) -> int:
         """A detached mount of one hierarchy, the container's cgroup at its root."""
@@ -437,7 +462,7 @@ class CgroupMount(Mount):
         finally:
             os.close(fs)
 
-    def _v1_tree(self, paths: dict[str, str]) -> int:
+    def _v1_tree(self) -> int:
         """The tmpfs that holds the hierarchies' directories."""
         fs = m.fsopen("tmpfs")
         m.fsconfig(fs, "mode", "755")
@@ -446,12 +471,8 @@ class CgroupMount(Mount):
         os.close(fs)
         return fd
 
-    def _v1_hierarchies(self, ctx: Context, tree: int, paths: dict[str, str]) -> None:
-        by_path: dict[str, list[str]] = {}
-        for controller, path in paths.items():
-            by_path.setdefault(path, []).append(controller)
-        for path, controllers in by_path.items():
-            name = ",".join(controllers)
+    def _v1_hierarchies(self, tree: int, hierarchies: dict[str, str]) -> None:
+        for name, path in hierarchies.items():
             directory = name.removeprefix("name=") or "unified"
             os.mkdir(directory, 0o755, dir_fd=tree)
             target = os.open(directory, os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=tree)
@@ -459,8 +480,8 @@ class CgroupMount(Mount):
             m.move_mount(mount_fd, target)
             os.close(target)
             os.close(mount_fd)
-            if len(controllers) > 1:
-                for controller in controllers:
+            if "," in name:
+                for controller in name.split(","):
                     os.symlink(directory, controller, dir_fd=tree)
         if self.options.set & m.MOUNT_ATTR_RDONLY:
             m.mount_setattr(tree, m.MOUNT_ATTR_RDONLY)
