@@ -323,7 +323,7 @@ def _killed(pid: int) -> bool:
 
 
 def _explain_kill(ctx: Context) -> Error:
-    """Nobody but the kernel sends SIGKILL to an init that is not even known yet: it ran out of its memory limit."""
+    """Unless somebody deletes the container already, it is the kernel that sends SIGKILL to an init: out of memory."""
     limit = ctx.config.get("linux", {}).get("resources", {}).get("memory", {}).get("limit", -1)
     if limit > 0:
         return Error(f"init was killed; are {limit} bytes too little for it?", pointer="/linux/resources/memory/limit")

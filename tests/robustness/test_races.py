@@ -21,6 +21,7 @@ EXPECTED = (
     "init has ended",
     "init ended before it could execute the program",
     "the other process ended unexpectedly",
+    "init was killed",
 )
 
 
