@@ -409,11 +409,7 @@ class Container:
             _unmount(path, mount_id)
         state.remove()
         if config is not None:
-            try:
-                self._hooks(config, "poststop", "stopped")
-            except Error as e:
-                # "the runtime MUST log a warning, but the remaining hooks and lifecycle continue"
-                self._warn(str(e))
+            self._hooks(config, "poststop", "stopped")
 
     def _hooks(self, config: dict[str, Any], kind: str, status: str) -> None:
         """Run the hooks of one kind in the runtime's namespaces; for poststop each, whatever the others do."""
@@ -424,17 +420,14 @@ class Container:
         ctx.state = hook_state(self._state.data)
         if status == "stopped":
             del ctx.state["pid"]
-        failed: Error | None = None
         for step in plan.hooks(config, kind, status):
             try:
                 steps.run([step], ctx)
             except Error as e:
                 if kind != "poststop":
                     raise
-                failed = e
+                # "the runtime MUST log a warning, but the remaining hooks and lifecycle continue"
                 self._warn(str(e))
-        if failed is not None:
-            return
 
     def pause(self) -> None:
         """Stop all its processes where they are (the cgroup's freezer).
