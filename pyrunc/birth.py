@@ -10,6 +10,7 @@ import time
 
 from pyrunc import cgroups, config, handover, jsonio, plan, steps
 from pyrunc.errors import Error
+from pyrunc.linux.proc import read_text
 from pyrunc.linux.stdio import fill_stdio
 from pyrunc.state import State, check_id
 from pyrunc.steps.context import Context
@@ -68,8 +69,8 @@ class Birth:
         self.manager = cgroups.manager(
             self.config.get("linux", {}).get("cgroupsPath", ""),
             container_id,
-            cgroups.detect(_read("/proc/self/mountinfo")),
-            _read("/proc/self/cgroup"),
+            cgroups.detect(read_text("/proc/self/mountinfo")),
+            read_text("/proc/self/cgroup"),
             rootless=unprivileged if rootless is None else rootless,
         )
 
@@ -239,14 +240,3 @@ def prepare_foreground(
     if terminal:
         ctx.console_fd = foreground.console()
     return foreground
-
-
-def _read(path: str) -> str:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        text = b""
-        while data := os.read(fd, 1 << 16):
-            text += data
-    finally:
-        os.close(fd)
-    return os.fsdecode(text)

@@ -72,14 +72,12 @@ _OLD = {
     "ppc64le": {"keyctl": 271, "seccomp": 358, "bpf": 361},
 }
 NR = {
-    "pidfd_send_signal": 424,
     "open_tree": 428,
     "move_mount": 429,
     "fsopen": 430,
     "fsconfig": 431,
     "fsmount": 432,
     "fspick": 433,
-    "pidfd_open": 434,
     "clone3": 435,
     "close_range": 436,
     "openat2": 437,

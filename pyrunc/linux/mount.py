@@ -145,8 +145,6 @@ def mount_id(fd: int) -> int:
 
 
 PROC_SUPER_MAGIC = 0x9FA0
-SYSFS_MAGIC = 0x62656572
-CGROUP2_SUPER_MAGIC = 0x63677270
 
 
 def filesystem_magic(fd: int) -> int:

@@ -9,9 +9,7 @@ import struct
 
 from pyrunc.linux.libc import syscall
 
-RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
-RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
 
 #: How many symbolic links a look-up may go through (path_resolution(7)).

@@ -23,3 +23,15 @@ def start_time(pid: int, *, zombie: bool = False) -> int | None:
         os.close(fd)
     fields = line[line.rindex(b")") + 2 :].split()
     return None if fields[0] in (b"Z", b"X") and not zombie else int(fields[19])
+
+
+def read_text(path: str) -> str:
+    """A whole file of /proc. Paths in it may be any bytes: what is not UTF-8 is escaped as file names are."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        text = b""
+        while data := os.read(fd, 1 << 16):
+            text += data
+    finally:
+        os.close(fd)
+    return os.fsdecode(text)

@@ -74,11 +74,6 @@ def threads() -> int:
     return len(os.listdir("/proc/self/task"))
 
 
-def pidfd_send_signal(pidfd: int, signal: int) -> None:
-    """pidfd_send_signal(2)."""
-    syscall("pidfd_send_signal", pidfd, signal, None, 0)
-
-
 CLOSE_RANGE_CLOEXEC = 4
 
 
@@ -124,7 +119,6 @@ def prlimit(pid: int, resource: int, soft: int, hard: int) -> None:
 
 
 # --- prctl(2)
-PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 PR_SET_KEEPCAPS = 8
 PR_CAPBSET_READ = 23
@@ -204,8 +198,6 @@ def sethostname(name: str) -> None:
 
 
 KEYCTL_JOIN_SESSION_KEYRING = 1
-KEYCTL_SETPERM = 5
-KEYCTL_DESCRIBE = 6
 
 
 def join_session_keyring(name: str) -> int:

@@ -188,7 +188,7 @@ def become_root(linux: dict[str, Any], spaces: Namespaces) -> namespaces.BecomeR
     def maps_root(kind: str) -> bool:
         return joined or any(m["containerID"] == 0 and m["size"] > 0 for m in linux.get(kind, ()))
 
-    return namespaces.BecomeRoot(maps_root("uidMappings"), maps_root("gidMappings"), setgroups=True)
+    return namespaces.BecomeRoot(maps_root("uidMappings"), maps_root("gidMappings"))
 
 
 def exec_steps(

@@ -10,6 +10,7 @@ from pyrunc import cgroups
 from pyrunc.errors import Error
 from pyrunc.linux import mount as m
 from pyrunc.linux.path import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, fd_path, make_in_root, open_in_root, openat2
+from pyrunc.linux.proc import read_text
 from pyrunc.steps import Step
 
 TYPE_CHECKING = False
@@ -430,16 +431,15 @@ class CgroupMount(Mount):
             return {}
         found: dict[str, str] = {}
         if self.own_namespace:
-            with open("/proc/self/cgroup", encoding="utf-8") as lines:
-                for line in lines:
-                    name = line.split(":", 2)[1]
-                    if name or ctx.cgroup.unified:  # v2 has a line here even where nobody has mounted it
-                        found[name] = ""
+            for line in read_text("/proc/self/cgroup").splitlines():
+                name = line.split(":", 2)[1]
+                if name or ctx.cgroup.unified:  # v2 has a line here even where nobody has mounted it
+                    found[name] = ""
             return found
         paths = ctx.cgroup.paths
         if not paths:  # a rootless container that had to go without lives in the runtime's cgroup
-            with open("/proc/self/mountinfo", encoding="utf-8") as mounts, open("/proc/self/cgroup") as own:
-                paths = cgroups.own_directories(cgroups.detect(mounts.read()), own.read())
+            layout = cgroups.detect(read_text("/proc/self/mountinfo"))
+            paths = cgroups.own_directories(layout, read_text("/proc/self/cgroup"))
         for directory in dict.fromkeys(paths.values()):
             found[",".join(name for name, path in paths.items() if path == directory)] = directory
         return found

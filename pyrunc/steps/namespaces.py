@@ -123,23 +123,21 @@ class NewCgroupNamespace(Step):
 class BecomeRoot(Step):
     """Be user and group 0 of the new user namespace, where the namespace has them: what init makes belongs to them."""
 
-    __slots__ = ("gid", "setgroups", "uid")
+    __slots__ = ("gid", "uid")
 
-    def __init__(self, uid: bool, gid: bool, setgroups: bool) -> None:
+    def __init__(self, uid: bool, gid: bool) -> None:
         super().__init__("/linux/uidMappings")
         self.uid = uid
         self.gid = gid
-        self.setgroups = setgroups
 
     def describe(self) -> str:
         return "become root of the user namespace"
 
     def run(self, ctx: Context) -> None:
-        if self.setgroups:
-            try:
-                os.setgroups([])
-            except PermissionError:
-                pass  # "deny" in /proc/PID/setgroups: an ordinary user keeps its groups (user_namespaces(7))
+        try:
+            os.setgroups([])
+        except PermissionError:
+            pass  # "deny" in /proc/PID/setgroups: an ordinary user keeps its groups (user_namespaces(7))
         if self.gid:
             os.setresgid(0, 0, 0)
         if self.uid:
