@@ -423,6 +423,21 @@ class Manager:
             elif not setting.optional or e.errno not in _UNSUPPORTED:
                 raise self._explain(e, directory, setting) from None
 
+    def update(self, resources: dict[str, Any], *, at: str = "") -> None:
+        """Change limits of a living container: all that are given, or none if one is refused.
+
+        Args:
+            resources: as in config.json. Device rules are left alone if there are none; `settings` says what
+                those that are given come to.
+            at: JSON pointer of resources in its document.
+
+        Raises:
+            Error: with the pointer of the value that was refused.
+        """
+        from pyrunc.cgroups.change import change
+
+        change(self, self.settings(resources, devices="devices" in resources, at=at))
+
     def _apply_devices(self, setting: Any) -> None:
         raise NotImplementedError
 

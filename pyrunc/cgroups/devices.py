@@ -110,19 +110,30 @@ class DeviceSetting(Setting):
         """Bring a v1 cgroup to this filter with the fewest changes: what stays allowed is so all the time.
 
         Raises:
-            OSError: EPERM if the cgroup above does not have what is to be allowed.
+            OSError: EPERM if the cgroup above does not have what is to be allowed. The rules are as before then;
+                but where the default was to allow, whose exceptions can't be read, what was done stays done.
         """
         before = parse(read(directory + "/devices.list"))
-        deny = os.open(directory + "/devices.deny", os.O_WRONLY | os.O_CLOEXEC)
         try:
-            allow = os.open(directory + "/devices.allow", os.O_WRONLY | os.O_CLOEXEC)
-            try:
-                for allowed, rule in changes(before, self.filter):
-                    os.write(allow if allowed else deny, rule.encode())
-            finally:
-                os.close(allow)
+            _write_v1(directory, changes(before, self.filter))
+        except OSError:
+            if not before.allow:
+                _write_v1(directory, changes(parse(read(directory + "/devices.list")), before))
+            raise
+
+
+def _write_v1(directory: str, found: list[tuple[bool, str]]) -> None:
+    """Write `changes` to a v1 cgroup."""
+    deny = os.open(directory + "/devices.deny", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        allow = os.open(directory + "/devices.allow", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            for allowed, rule in found:
+                os.write(allow if allowed else deny, rule.encode())
         finally:
-            os.close(deny)
+            os.close(allow)
+    finally:
+        os.close(deny)
 
 
 def build(rules: Iterable[dict[str, Any]], pointer: str) -> Filter:
