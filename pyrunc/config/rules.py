@@ -263,7 +263,7 @@ def _check_action(action: str, holder: Config, at: str, name: str, errno_name: s
 
 # -- what this release leaves for later ----------------------------------------------------------------------
 
-_LATER_IN_PROCESS = ("apparmorProfile", "selinuxLabel", "scheduler", "ioPriority", "execCPUAffinity")
+_LATER_IN_PROCESS = ("selinuxLabel", "scheduler", "ioPriority", "execCPUAffinity")
 _LATER_IN_LINUX = ("mountLabel", "netDevices", "memoryPolicy", "personality")
 
 
@@ -272,17 +272,7 @@ def later_in_process(process: Config, at: str) -> None:
     for name in _LATER_IN_PROCESS:
         value = process.get(name)
         if value and (name != "execCPUAffinity" or value.get("initial") or value.get("final")):
-            without = name == "apparmorProfile" and not _apparmor_enabled()
-            also = " (and AppArmor is not enabled on this host)" if without else ""
-            raise Error(f"not supported yet{also}", pointer=f"{at}/{name}")
-
-
-def _apparmor_enabled() -> bool:
-    try:
-        with open("/sys/module/apparmor/parameters/enabled") as f:
-            return f.read(1) == "Y"
-    except OSError:  # a kernel without AppArmor has no such file
-        return False
+            raise Error("not supported yet", pointer=f"{at}/{name}")
 
 
 def later_in_linux(config: Config) -> None:

@@ -10,7 +10,7 @@ The order of everything that happens to a container is decided in these few func
 from __future__ import annotations
 
 from pyrunc.linux import process as p
-from pyrunc.plan.process import asks_for_limits, process_steps, rlimit_steps
+from pyrunc.plan.process import asks_for_limits, process_steps, profile_steps, rlimit_steps
 from pyrunc.plan.rootfs import RootfsSteps, rootfs_steps
 from pyrunc.steps import Step, namespaces
 from pyrunc.steps.cgroup import MakeCgroup, SetLimit
@@ -154,7 +154,7 @@ def _init_steps(
     rootfs: RootfsSteps,
     seccomp: Filter | None,
 ) -> list[Step]:
-    linux = config.get("linux", {})
+    linux, process = config.get("linux", {}), config.get("process", {})
     steps: list[Step] = [*_set_up(spaces, Await("set up")), NewSession()]
     if options.new_keyring:
         steps.append(NewKeyring(f"_ses.{container_id}"))
@@ -174,11 +174,12 @@ def _init_steps(
         steps.append(namespaces.SetHostname(name))
     if name := config.get("domainname"):
         steps.append(namespaces.SetDomainname(name))
+    steps += profile_steps(process)
     for key, value in linux.get("sysctl", {}).items():
         origin = "/linux/sysctl/" + key.replace("~", "~0").replace("/", "~1")
         steps.append(namespaces.SetSysctl(key, value, origin))
     steps += rootfs.hide + rootfs.enter
-    return steps + process_steps(config.get("process", {}), config, seccomp)
+    return steps + process_steps(process, config, seccomp)
 
 
 def become_root(linux: dict[str, Any], spaces: Namespaces) -> namespaces.BecomeRoot:
@@ -212,7 +213,7 @@ def exec_steps(
         init.append(NewKeyring(f"_ses.{container_id}"))
     if spaces.has("user"):
         init.append(become_root(linux, spaces))
-    init += [Undumpable(), HoldRoot()]
+    init += [Undumpable(), HoldRoot(), *profile_steps(process)]
     init += process_steps(process, config, seccomp, joining=True)
     chroot = options.no_pivot or not spaces.has("mount")
     steps: list[Step] = [StartInit(0, [Undumpable(), JoinContainer(spaces.flags(), chroot)], init)]

@@ -33,6 +33,16 @@ def rlimit_steps(process: dict[str, Any]) -> list[Step]:
     ]
 
 
+def profile_steps(process: dict[str, Any]) -> list[Step]:
+    """The process's AppArmor profile: while init still has the privileges that a procfs of its own takes."""
+    name = process.get("apparmorProfile")
+    if not name:
+        return []
+    from pyrunc.steps.apparmor import ChangeProfile
+
+    return [ChangeProfile(name)]
+
+
 def asks_for_limits(process: dict[str, Any], config: dict[str, Any]) -> bool:
     """Whether the runtime has to set init's limits: in a user namespace, whose root can't raise a hard limit."""
     types = [namespace["type"] for namespace in config.get("linux", {}).get("namespaces", ())]

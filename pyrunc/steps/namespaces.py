@@ -247,15 +247,9 @@ class SetSysctl(Step):
         return f"set sysctl {self.key}={self.value}"
 
     def run(self, ctx: Context) -> None:
-        from pyrunc.linux import mount as m
+        from pyrunc.linux.procfs import open_proc
 
-        fs = m.fsopen("proc")
-        proc = m.fsmount(fs)
-        os.close(fs)
-        try:
-            fd = os.open("sys/" + sysctl_path(self.key), os.O_WRONLY | os.O_CLOEXEC, dir_fd=proc)
-        finally:
-            os.close(proc)
+        fd = open_proc("sys/" + sysctl_path(self.key), os.O_WRONLY)
         try:
             os.write(fd, self.value.encode())
         finally:

@@ -378,16 +378,6 @@ def test_every_rule_refuses_something(rule: Any) -> None:
     assert hits
 
 
-@pytest.mark.parametrize(("enabled", "also"), [(True, ""), (False, " (and AppArmor is not enabled on this host)")])
-def test_apparmor_tells_whether_the_host_would_have_it(
-    enabled: bool, also: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(rules, "_apparmor_enabled", lambda: enabled)
-    with pytest.raises(Error) as caught:
-        judge(changed(PLAIN, process__apparmorProfile="strict"))
-    assert str(caught.value) == f"/process/apparmorProfile: not supported yet{also}"
-
-
 @pytest.mark.parametrize(
     ("key", "path"),
     [

@@ -7,11 +7,14 @@ from typing import Any, TypeVar
 
 import pytest
 
+from pyrunc import plan as planner
 from pyrunc.linux.process import CAP_SYS_ADMIN, CAPABILITIES
 from pyrunc.plan.process import capability_mask, process_steps
 from pyrunc.seccomp import Filter
 from pyrunc.steps import Step
 from pyrunc.steps import process as s
+from pyrunc.steps.apparmor import ChangeProfile
+from pyrunc.steps.runtime import StartInit
 
 T = TypeVar("T", bound=Step)
 
@@ -119,6 +122,54 @@ def test_start_container_hooks_are_between_start_and_the_filter() -> None:
 
 def test_hooks_are_not_for_a_process_that_joins() -> None:
     assert "RunHook" not in names(plan(hooks={"startContainer": [{"path": "/one"}]}, joining=True))
+
+
+def whole(kind: str, **more: Any) -> list[Step]:
+    """Init's steps of create or exec: a container with everything that has to do with AppArmor's place."""
+    config = {
+        "ociVersion": "1.3.0",
+        "root": {"path": "rootfs"},
+        "hostname": "h",
+        "process": process(**more),
+        "hooks": {"createContainer": [{"path": "/one"}], "startContainer": [{"path": "/two"}]},
+        "linux": {
+            "namespaces": [{"type": name} for name in ("mount", "uts", "ipc", "pid")],
+            "sysctl": {"kernel.shmmax": "1"},
+            "maskedPaths": ["/proc/kcore"],
+        },
+    }
+    if kind == "create":
+        manager: Any = type("Manager", (), {"settings": lambda self, resources: []})()
+        steps = planner.create(config, "/bundle", "c", manager, planner.Options(), FILTER)
+    else:
+        steps = planner.exec_steps(config, config["process"], "c", planner.Options(), FILTER)  # type: ignore[arg-type]
+    return only(steps, StartInit).init
+
+
+@pytest.mark.parametrize("kind", ["create", "exec"])
+def test_the_apparmor_profile_is_asked_for_with_every_privilege(kind: str) -> None:
+    """A procfs of init's own takes CAP_SYS_ADMIN and, in a user namespace, a /proc in sight that nothing hides."""
+    found = names(whole(kind, apparmorProfile="strict"))
+    place = found.index("ChangeProfile")
+    for later in ("PivotRoot", "MaskPath", "SetUser", "SetCapabilities", "FindExecutable", "LoadSeccomp", "Exec"):
+        if later in found:
+            assert place < found.index(later)
+    if kind == "create":  # as with runc, the hook in the container's namespaces still runs as the runtime does
+        hooks = [i for i, name in enumerate(found) if name == "RunHook"]
+        assert hooks[0] < place < hooks[1]
+
+
+@pytest.mark.parametrize("more", [{}, {"apparmorProfile": ""}])
+@pytest.mark.parametrize("kind", ["create", "exec"])
+def test_no_apparmor_profile_asks_nothing(kind: str, more: dict[str, str]) -> None:
+    assert "ChangeProfile" not in names(whole(kind, **more))
+
+
+def test_unconfined_is_a_profile_like_any_other() -> None:
+    """apparmor(7): the kernel knows it by this name."""
+    step = only(whole("create", apparmorProfile="unconfined"), ChangeProfile)
+    assert step.describe() == "change to the AppArmor profile unconfined on exec"
+    assert step.origin == "/process/apparmorProfile"
 
 
 def test_no_new_privs_is_set_before_the_filter() -> None:
