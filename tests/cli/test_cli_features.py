@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import jsonschema
 import pytest
 
-from pyrunc.cli.features import mount_options
+from pyrunc.cli.features import mount_options, structure
 from pyrunc.cli.program import run
 from pyrunc.config.explain import schema
 from pyrunc.linux.process import last_capability
@@ -31,6 +32,9 @@ def test_it_follows_the_schema_and_tells_the_truth(capfd: pytest.CaptureFixture[
         "user",
         "uts",
     ]
+    assert found["linux"]["cgroup"] == dict.fromkeys(("v1", "v2", "systemd", "systemdUser", "rdma"), True)
+    assert found["linux"]["apparmor"] == {"enabled": True}
+    assert found["potentiallyUnsafeConfigAnnotations"] == ["org.systemd.property."]
     # every capability that this kernel knows, or more
     assert len(found["linux"]["capabilities"]) > last_capability()
 
@@ -41,3 +45,19 @@ def test_a_mount_option_is_one_that_no_filesystem_is_asked_about() -> None:
     assert not {"size", "mode", "idmap"} & set(options)
     for option in options:
         assert all(value is None for _, value in MountOptions([option]).filesystem)
+
+
+def test_every_property_of_the_structure_is_told() -> None:
+    """features.md: what is absent or null says nothing, and engines then guess."""
+
+    def told(properties: dict[str, Any], value: dict[str, Any], at: str) -> None:
+        for name, rule in properties.items():
+            assert value.get(name) is not None, f"{at}/{name}"
+            if rule.get("$ref", "").startswith("#/$defs/"):
+                rule = definitions[rule["$ref"].removeprefix("#/$defs/")]
+            if "properties" in rule:
+                told(rule["properties"], value[name], f"{at}/{name}")
+
+    form = schema("features")
+    definitions = form["$defs"]
+    told(form["properties"], structure(), "")

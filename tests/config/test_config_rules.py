@@ -10,6 +10,7 @@ import pytest
 from config_samples import CONTAINERD, ENGINES, PLAIN, PODMAN, changed
 
 from pyrunc import config as configs
+from pyrunc.cli.features import structure
 from pyrunc.config import rules
 from pyrunc.config._table import CONFIG
 from pyrunc.config.check import valid, without_nulls
@@ -360,6 +361,34 @@ def test_refuses(base: dict[str, Any], values: dict[str, Any], line: str) -> Non
     with pytest.raises(Error) as caught:
         judge(changed(base, **values))
     assert str(caught.value) == line
+
+
+#: What `features` tells of linux, by its path there, and what asks for it.
+FEATURES: list[tuple[str, dict[str, Any]]] = [
+    ("apparmor/enabled", {"process__apparmorProfile": "strict"}),
+    ("selinux/enabled", {"process__selinuxLabel": "a:b:c:d"}),
+    ("selinux/enabled", {"linux__mountLabel": "a:b:c:d"}),
+    ("memoryPolicy/modes", {"linux__memoryPolicy": {"mode": "MPOL_LOCAL"}}),
+    ("intelRdt/enabled", {"linux__intelRdt": {"closID": "a"}}),
+    ("intelRdt/schemata", {"linux__intelRdt": {"schemata": ["MB:0=10"]}}),
+    ("intelRdt/monitoring", {"linux__intelRdt": {"enableMonitoring": True}}),
+    ("mountExtensions/idmap/enabled", {"mounts": [{"destination": "/b", "options": ["bind", "idmap"]}]}),
+    ("netDevices/enabled", {"linux__netDevices": {"eth0": {}}}),
+]
+
+
+@pytest.mark.parametrize(("path", "values"), FEATURES, ids=[path for path, _ in FEATURES])
+def test_features_tells_what_is_supported(path: str, values: dict[str, Any]) -> None:
+    """features.md: "The runtime MUST support the elements"; and what it denies is refused here."""
+    told: Any = structure()["linux"]
+    for key in path.split("/"):
+        told = told[key]
+    refused = ""
+    try:
+        judge(changed(PLAIN, **values))
+    except Error as e:
+        refused = str(e)
+    assert ("not supported yet" in refused) == (not told), refused
 
 
 @pytest.mark.parametrize("rule", [*rules.RULES, *rules.PROCESS_RULES], ids=lambda rule: rule.__name__)
