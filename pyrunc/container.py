@@ -31,6 +31,9 @@ NO_PROCESS = "is required: without a process there is nothing to start"
 #: How long `delete --force` waits for a killed init to be gone, in seconds: it may be in an uninterruptible call.
 KILL_TIMEOUT = 10.0
 
+#: After how long it looks for what keeps init from ending, in seconds.
+THAW_AFTER = 0.2
+
 
 class Container:
     """A container that exists: it has been created and not yet deleted.
@@ -368,6 +371,8 @@ class Container:
                 self._signal_init(SIGKILL)
                 self.resume()
             self.kill(SIGKILL)
+            if not _wait_for_end(pidfd, THAW_AFTER) and (manager := self._manager()) is not None:
+                manager.kill(SIGKILL)  # thaws also what the container itself has frozen: init outlives its namespace
             if not _wait_for_end(pidfd, KILL_TIMEOUT):
                 raise Error(f"init (process {self._state.data['pid']}) does not end after SIGKILL")
         except Error:
@@ -470,7 +475,8 @@ class Container:
 
         Args:
             process: as config.json's process.
-            cgroups: cgroups below the container's to put it into, by controller ("" for all).
+            cgroups: cgroups below the container's to put it into, by controller ("" for all). Without them, on cgroup
+                v2, it goes where init is if it can't join the container's own.
             ignore_paused: also in a paused container, where it will not run before that is resumed.
 
         For the other arguments see `run`.
@@ -483,16 +489,14 @@ class Container:
 
         fill_stdio()
         self._log = log or self._log
-        if cgroups:
-            raise Error("--cgroup is not supported yet")
         status = self._state.status()
         if status == "stopped":
             raise Error("cannot exec in a stopped container")
         if status == "paused" and not ignore_paused:
-            raise Error("cannot exec in a paused container")
+            raise Error("cannot exec in a paused container (use --ignore-paused to override)")
         config = self._state.config()
         ctx = birth.context(self.id, self.bundle, config, self._log)
-        ctx.cgroup = self._manager()
+        ctx.cgroup = self._joined(cgroups or {})
         ctx.state = birth.hook_state(self._state.data)
         environment = birth.inherit(ctx, preserve_fds, stdio)
         process = process | {"env": [*process.get("env", ()), *environment]}
@@ -523,6 +527,17 @@ class Container:
                 os.close(ctx.console_fd)
 
     # -- inside
+
+    def _joined(self, cgroups: dict[str, str]) -> Manager | None:
+        """The cgroups that a further process is to join."""
+        manager = self._manager()
+        if any(cgroups.values()):
+            if manager is None or not manager.paths:
+                raise Error("container has no cgroup")
+            return manager.within(cgroups)
+        if manager is not None:
+            manager.follow(self._state.data["pid"])
+        return manager
 
     def _manager(self) -> Manager | None:
         saved = self._state.data["cgroup"]

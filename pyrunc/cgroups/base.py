@@ -20,7 +20,8 @@ SIGKILL = 9
 #: What a kernel says of a file that it lists and no longer serves (EOPNOTSUPP, and its own ENOTSUPP).
 _UNSUPPORTED = (errno.ENOENT, errno.EOPNOTSUPP, 524)
 
-_REFUSED = (errno.EPERM, errno.EACCES, errno.EROFS)
+#: How a kernel says that it is not for us to do.
+REFUSED = (errno.EPERM, errno.EACCES, errno.EROFS)
 
 
 class Setting:
@@ -130,7 +131,7 @@ class Manager:
             try:
                 self._make(directory)
             except OSError as e:
-                if self.rootless and e.errno in _REFUSED:
+                if self.rootless and e.errno in REFUSED:
                     self._go_without(directory)
                     continue
                 self._unmake()
@@ -179,10 +180,16 @@ class Manager:
         After a `create` of this same object its new parent directories go too, if nobody uses them.
 
         Raises:
-            Error: if processes are still in them after about two seconds.
+            Error: if processes are still in one after about two seconds; the others are removed.
         """
+        busy: Error | None = None
         for directory in self.dirs:
-            _remove(directory)
+            try:
+                _remove(directory)
+            except Error as e:
+                busy = busy or e
+        if busy is not None:
+            raise busy
         self._unmake()
 
     def exists(self) -> bool:
@@ -195,8 +202,43 @@ class Manager:
         On v1, where this would not be safe, nothing is done.
 
         Args:
-            uid: host user ID of the container's root.
+            uid: host user ID of the container's process.
             gid: host group ID, -1 to leave it.
+        """
+
+    def within(self, subgroups: dict[str, str]) -> Manager:
+        """The manager of cgroups below these, to which a process is to be added (``exec --cgroup``).
+
+        Args:
+            subgroups: for each controller the path from the container's cgroup; under "" one for all of them.
+
+        Raises:
+            Error: if there is no such controller or cgroup, or a path leads out of the container's cgroup.
+        """
+        moved: dict[str, str] = {}
+        for controller, path in subgroups.items():
+            if controller and controller not in self.paths:
+                raise Error(f"unknown controller {controller} in --cgroup {controller}:{path}")
+            for directory in [self.paths[controller]] if controller else self.dirs:
+                inner = os.path.normpath(f"{directory}/{path}")
+                if inner != directory and not inner.startswith(directory + "/"):
+                    raise Error(f"bad sub cgroup path: {path}")
+                if moved.setdefault(directory, inner) != inner:
+                    raise Error(f"{controller} shares its hierarchy with a controller for which another path is given")
+                if not os.path.isdir(inner):
+                    # in the words that runc has for it; no engine passes --cgroup and would take them for the command's
+                    raise Error("no such file or directory", action=_adding(inner), errno=errno.ENOENT)
+        paths = {controller: moved.get(directory, directory) for controller, directory in self.paths.items()}
+        return type(self)(paths, self.unified, self.rootless)
+
+    def follow(self, pid: int) -> None:
+        """Let a process that can't join the cgroup be added to another's: that of the container's init.
+
+        For the moment when init has moved to a cgroup below and had the container's own hand controllers down, which
+        then may have no processes, or has moved elsewhere and the container's own is gone. Nothing is done on v1.
+
+        Args:
+            pid: host process ID of init.
         """
 
     # -- processes
@@ -215,10 +257,10 @@ class Manager:
             try:
                 _join(directory, text)
             except OSError as e:
-                if self.rootless and e.errno in _REFUSED:
+                if self.rootless and e.errno in REFUSED:
                     self._go_without(directory)
                     continue
-                raise self._explain_join(e, directory) from None
+                raise self._explain_join(e, directory, text) from None
 
     def doors(self, *, unified: bool = True) -> dict[str, int]:
         """Descriptors (close-on-exec) by which a process yet to be made can `enter`, whoever it is by then.
@@ -246,7 +288,7 @@ class Manager:
             try:
                 found[directory] = os.open(directory + file, os.O_WRONLY | os.O_CLOEXEC)
             except OSError as e:
-                if self.rootless and e.errno in _REFUSED:
+                if self.rootless and e.errno in REFUSED:
                     self._go_without(directory)
                     continue
                 for fd in found.values():
@@ -265,7 +307,7 @@ class Manager:
                 try:
                     os.write(fd, b"0")
                 except OSError as e:
-                    if not self.rootless or e.errno not in _REFUSED:
+                    if not self.rootless or e.errno not in REFUSED:
                         raise self._explain_join(e, directory) from None
         finally:
             for fd in doors.values():
@@ -279,8 +321,8 @@ class Manager:
         """
         self.enter(self.doors(unified=unified))
 
-    def _explain_join(self, e: OSError, directory: str) -> Error:
-        action = f"join cgroup {directory}"
+    def _explain_join(self, e: OSError, directory: str, pid: str = "of the new process") -> Error:
+        action = _adding(directory, pid)
         if e.errno == errno.ENOSPC:
             return Error("its cpuset has no CPUs or no memory nodes", action=action, errno=errno.ENOSPC)
         if e.errno == errno.ESRCH:
@@ -307,11 +349,11 @@ class Manager:
             return
         if pids := self.procs():
             raise Error(
-                f"the cgroup is in use: {len(pids)} process(es), e.g. {pids[0]}",
+                f"container's cgroup is not empty: {len(pids)} process(es) found, e.g. {pids[0]}",
                 action=f"check cgroup {directory}",
             )
         if self.frozen():
-            raise Error("the cgroup is frozen", action=f"check cgroup {directory}")
+            raise Error("container's cgroup unexpectedly frozen", action=f"check cgroup {directory}")
 
     def kill(self, signal: int) -> None:
         """Send a signal to every process in the cgroup, those included that are forked meanwhile.
@@ -450,8 +492,12 @@ class Manager:
 
     def _explain(self, e: OSError, directory: str, setting: Setting) -> Error:
         if e.errno == errno.ENOENT:
+            reason = f"the {setting.controller or 'cgroup'} controller has no file {setting.file} in {directory}"
+            if setting.controller == "hugetlb":
+                sizes = {name.split(".")[1] for name in os.listdir(directory) if name.startswith("hugetlb.")}
+                reason = f"the kernel has huge pages of {', '.join(sorted(sizes))}"
             return Error(
-                f"the {setting.controller or 'cgroup'} controller has no file {setting.file} in {directory}",
+                reason,
                 pointer=setting.pointer,
                 action=setting.describe(),
                 errno=errno.ENOENT,
@@ -516,14 +562,19 @@ def _check_above(directory: str, setting: Setting) -> None:
     except OSError:
         return  # a check as a courtesy: the write that follows tells what is wrong
     if limit <= usage:
+        which = "memory+swap" if setting.pointer.endswith("/swap") else "memory"
         raise Error(
-            f"the limit {limit} is not above the present usage {usage}",
+            f"rejecting {which} limit {limit} <= usage {usage}",
             pointer=setting.pointer,
             action=setting.describe(),
         )
 
 
 # -- processes and directories
+
+
+def _adding(directory: str, pid: str = "of the new process") -> str:
+    return f"adding pid {pid} to cgroups: {directory}"
 
 
 def _join(directory: str, pid: str) -> None:
@@ -546,7 +597,7 @@ def _procs(directory: str, recursive: bool) -> list[int]:
             return []
         if e.errno != errno.EOPNOTSUPP:
             raise
-        text = read(directory + "/cgroup.threads")  # all that a threaded cgroup tells
+        text = ""  # threaded: its threads' processes are listed by the domain above it
     pids = [int(line) for line in text.split() if line != "0"]  # 0: in a PID namespace that isn't ours
     if recursive:
         for child in children(directory):

@@ -7,7 +7,7 @@ import os
 import time
 
 from pyrunc.cgroups import below
-from pyrunc.cgroups.base import Manager, Setting, number, read, write, write_lines
+from pyrunc.cgroups.base import SIGKILL, Manager, Setting, children, number, read, write, write_lines
 from pyrunc.errors import Error
 
 TYPE_CHECKING = False
@@ -52,9 +52,12 @@ class V1(Manager):
     # -- directories
 
     def _make(self, directory: str) -> None:
-        if self._mkdir(directory) and directory == self.paths.get("cpuset"):
+        new = self._mkdir(directory)
+        if directory == self.paths.get("cpuset"):
             # A new cpuset has no CPUs and no memory nodes, and nothing can run in it.
             for file in ("cpuset.cpus", "cpuset.mems"):
+                if not new and read(directory + "/" + file).strip():
+                    continue
                 inherited = _cpuset(os.path.dirname(directory), file)
                 try:
                     write(directory + "/" + file, inherited)
@@ -127,6 +130,12 @@ class V1(Manager):
                 return False
             raise
 
+    def kill(self, signal: int) -> None:
+        super().kill(signal)
+        if signal == SIGKILL and "freezer" in self.paths:
+            # What the container itself has frozen below stays so when all is thawed from above, and can't die
+            _thaw_below(self.paths["freezer"])
+
     # -- limits
 
     def settings(
@@ -145,7 +154,7 @@ class V1(Manager):
         if setting.controller in ("hugetlb", "rdma") and "" in self.paths:
             return self.paths[""]
         raise Error(
-            f"no cgroup of the {setting.controller} controller could be made or joined"
+            f"cannot set {setting.controller} limit: container could not join or create cgroup"
             if self.rootless
             else f"the {setting.controller} controller is not mounted",
             pointer=setting.pointer,
@@ -158,6 +167,11 @@ class V1(Manager):
 
             assert self.unified is not None
             enable(self.unified, os.path.dirname(directory), (setting.controller,))
+        if setting.file.startswith("cpu.rt_"):
+            # No cgroup has realtime that the one above does not have, and a new one has none at all
+            for parent in self.made:
+                if directory.startswith(parent + "/"):
+                    write(parent + "/" + setting.file, setting.value)
         write_lines(directory + "/" + setting.file, setting.value)
         if setting.file == "cpu.shares":
             # The kernel takes any number and keeps the nearest one that it can do.
@@ -170,10 +184,18 @@ class V1(Manager):
         if setting.file == "memory.limit_in_bytes" and e.errno == errno.EBUSY:
             usage, peak = (number(f"{directory}/memory.{name}_in_bytes") for name in ("usage", "max_usage"))
             return Error(
-                f"more is in use and can't be reclaimed (usage {usage}, peak {peak})",
+                f"unable to set memory limit: more is in use and can't be reclaimed (usage {usage}, peak {peak})",
                 pointer=setting.pointer,
                 action=setting.describe(),
                 errno=errno.EBUSY,
+            )
+        if setting.controller == "cpuset" and e.errno == errno.EACCES:
+            there = read(os.path.dirname(directory) + "/" + setting.file).strip()
+            return Error(
+                f"the cgroup above has only {there}",
+                pointer=setting.pointer,
+                action=setting.describe(),
+                errno=errno.EACCES,
             )
         return super()._explain(e, directory, setting)
 
@@ -206,3 +228,12 @@ def _cpuset(directory: str, file: str) -> str:
         mine = _cpuset(os.path.dirname(directory), file)
         write(directory + "/" + file, mine)
     return mine
+
+
+def _thaw_below(directory: str) -> None:
+    for child in children(directory):
+        try:
+            write(f"{directory}/{child}/freezer.state", "THAWED")
+        except FileNotFoundError:  # removed meanwhile
+            continue
+        _thaw_below(f"{directory}/{child}")

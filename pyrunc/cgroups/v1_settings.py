@@ -26,7 +26,7 @@ def convert(resources: dict[str, Any], at: str, devices: bool, elsewhere: Collec
         elsewhere: controllers that are to be had on a v2 hierarchy instead.
     """
     if resources.get("unified"):
-        raise Error("needs cgroup v2, and this machine has v1", pointer=at + "/unified")
+        raise Error("invalid configuration: needs cgroup v2, and this machine has v1", pointer=at + "/unified")
     found: list[Setting] = []
     if devices:
         from pyrunc.cgroups.devices import DeviceSetting

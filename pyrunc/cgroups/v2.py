@@ -8,7 +8,7 @@ import select
 import time
 
 from pyrunc.cgroups import below
-from pyrunc.cgroups.base import SIGKILL, Manager, Setting, read, write, write_lines
+from pyrunc.cgroups.base import REFUSED, SIGKILL, Manager, Setting, read, write, write_lines
 from pyrunc.errors import Error
 
 TYPE_CHECKING = False
@@ -29,9 +29,14 @@ _FREEZE_WAIT = 10.0
 class V2(Manager):
     """One directory, under the key "" in `paths`."""
 
-    __slots__ = ()
+    __slots__ = ("_leader",)
 
     version = "v2"
+
+    def __init__(self, paths: dict[str, str], unified: str | None, rootless: bool) -> None:
+        super().__init__(paths, unified, rootless)
+        #: Whom to `follow`; 0: nobody.
+        self._leader = 0
 
     @staticmethod
     def place(inner: str, layout: Layout, own: dict[str, str]) -> dict[str, str]:
@@ -77,19 +82,53 @@ class V2(Manager):
                 except FileNotFoundError:  # of a controller that this cgroup does not have
                     pass
         except OSError as e:
-            raise Error.from_os(e, action=f"delegate cgroup {directory} to user {uid}") from None
+            if not self.rootless or e.errno not in REFUSED:
+                raise Error.from_os(e, action=f"delegate cgroup {directory} to user {uid}") from None
 
     # -- processes
 
-    def _explain_join(self, e: OSError, directory: str) -> Error:
-        action = f"join cgroup {directory}"
+    def follow(self, pid: int) -> None:
+        self._leader = pid
+
+    def doors(self, *, unified: bool = True) -> dict[str, int]:
+        try:
+            return super().doors(unified=unified)
+        except Error:
+            if not self._go_after():
+                raise
+            return super().doors(unified=unified)
+
+    def enter(self, doors: dict[str, int]) -> None:
+        try:
+            super().enter(doors)
+        except Error:
+            if not self._go_after():
+                raise
+            self.join()
+
+    def _go_after(self) -> bool:
+        """Whether this is a manager of another cgroup from now on: the one to which the leader has moved."""
+        pid, self._leader = self._leader, 0
+        if not pid:
+            return False
+        try:
+            lines = read(f"/proc/{pid}/cgroup").splitlines()
+        except OSError:  # it has ended
+            return False
+        (own,) = (line[3:] for line in lines if line.startswith("0::"))
+        moved = f"{self.unified}{own}"
+        if moved in self.dirs or own.startswith("/.."):  # out of our own cgroup namespace's sight
+            return False
+        self.paths, self.dirs = {"": moved}, [moved]
+        return True
+
+    def _explain_join(self, e: OSError, directory: str, pid: str = "of the new process") -> Error:
+        told = super()._explain_join(e, directory, pid)
         if e.errno == errno.EBUSY:
-            reason = "it hands controllers to cgroups below it, and so may not have processes of its own"
-            return Error(reason, action=action, errno=errno.EBUSY)
-        if e.errno == errno.EOPNOTSUPP:
-            reason = "a cgroup above is threaded or has processes"
-            return Error(reason, action=action, errno=errno.EOPNOTSUPP)
-        return super()._explain_join(e, directory)
+            told.reason += ": it hands controllers to cgroups below it, and so may not have processes of its own"
+        elif e.errno == errno.EOPNOTSUPP:
+            told.reason = "a cgroup above is threaded or has processes"
+        return told
 
     def kill(self, signal: int) -> None:
         directory = self._main()
@@ -128,7 +167,8 @@ class V2(Manager):
     def _directory(self, setting: Setting) -> str:
         directory = self.paths.get("")
         if directory is None:
-            raise Error("no cgroup could be made or joined", pointer=setting.pointer, action=setting.describe())
+            reason = f"cannot set {setting.controller} limit: container could not join or create cgroup"
+            raise Error(reason, pointer=setting.pointer, action=setting.describe())
         return directory
 
     def _write(self, directory: str, setting: Setting) -> None:
@@ -141,6 +181,11 @@ class V2(Manager):
             assert self.unified is not None
             enable(self.unified, os.path.dirname(directory), (setting.controller,))
             write_lines(path, setting.value)
+        if setting.file in ("cpuset.cpus", "cpuset.mems") and setting.value.strip():
+            # The kernel takes what the cgroup above does not have, and goes without it, or without any of it
+            had = read(path + ".effective").strip()
+            if had != read(path).strip():
+                raise Error(f"of these the cgroup above gives only {had}")
 
     def _apply_devices(self, setting: DeviceSetting) -> None:
         directory = self.paths.get("")

@@ -99,9 +99,7 @@ def swap_max(limit: int, swap: int, at: str) -> str:
     """
     if swap in (-1, 0):
         return "max"
-    if limit == -1:
-        return str(swap)
-    if limit == 0:
+    if limit in (-1, 0):
         raise Error("on cgroup v2 it needs a memory limit to be counted from", pointer=at + "/swap")
     if swap < limit:
         raise Error(f"{swap}, for memory and swap, is less than the memory limit {limit}", pointer=at + "/swap")

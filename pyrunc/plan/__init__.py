@@ -13,7 +13,7 @@ from pyrunc.linux import process as p
 from pyrunc.plan.process import asks_for_limits, process_steps, profile_steps, rlimit_steps
 from pyrunc.plan.rootfs import RootfsSteps, rootfs_steps
 from pyrunc.steps import Step, namespaces
-from pyrunc.steps.cgroup import MakeCgroup, SetLimit
+from pyrunc.steps.cgroup import DelegateCgroup, MakeCgroup, SetLimit
 from pyrunc.steps.process import NewKeyring, NewSession, SetOomScore, Undumpable
 from pyrunc.steps.runtime import Await, HoldRoot, JoinContainer, StartInit, Tell
 
@@ -102,6 +102,7 @@ def create(
         steps.append(namespaces.MapIds(*mappings))
     if (score := process.get("oomScoreAdj")) is not None:
         steps.append(SetOomScore(score))
+    steps += _delegate(config, spaces)
     steps += _set_up(spaces, Tell("set up"))
     outside = hooks(config, "prestart", "creating") + hooks(config, "createRuntime", "creating")
     if outside:
@@ -112,6 +113,19 @@ def create(
 def _set_up(spaces: Namespaces, step: Step) -> list[Step]:
     """In a user namespace init is nobody until the runtime has mapped its IDs; everywhere else it need not wait."""
     return [step] if spaces.has("user") else []
+
+
+def _delegate(config: dict[str, Any], spaces: Namespaces) -> list[Step]:
+    """A container with a user and a cgroup namespace of its own that may write to its cgroups is to own them."""
+    if not spaces.has("user") or "cgroup" not in spaces.new:
+        return []
+    for i, mount in enumerate(config.get("mounts", ())):
+        if mount.get("type") == "cgroup" and mount["destination"].rstrip("/") == "/sys/fs/cgroup":
+            if "ro" in mount.get("options", ()):
+                return []
+            uid = config.get("process", {}).get("user", {}).get("uid", 0)
+            return [DelegateCgroup(uid, f"/mounts/{i}")]
+    return []
 
 
 def _limits(process: dict[str, Any], config: dict[str, Any]) -> list[Step]:

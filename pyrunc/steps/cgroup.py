@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pyrunc.linux.proc import read_text
 from pyrunc.steps import Step
 
 TYPE_CHECKING = False
@@ -54,3 +55,28 @@ class SetLimit(Step):
 
     def run(self, ctx: Context) -> None:
         self.manager.apply(self.setting)
+
+
+class DelegateCgroup(Step):
+    """Let the user that the container's process runs as arrange cgroups below its own (cgroup-v2.rst, "Delegation").
+
+    Attributes:
+        uid: in the container's user namespace.
+    """
+
+    __slots__ = ("uid",)
+
+    def __init__(self, uid: int, origin: str) -> None:
+        super().__init__(origin)
+        self.uid = uid
+
+    def describe(self) -> str:
+        return f"delegate the cgroup to user {self.uid} of the container"
+
+    def run(self, ctx: Context) -> None:
+        assert ctx.cgroup is not None
+        # Asked of the kernel: of a user namespace that is joined the configuration does not tell the mappings
+        for line in read_text(f"/proc/{ctx.init_pid}/uid_map").splitlines():
+            inside, outside, size = map(int, line.split())
+            if 0 <= self.uid - inside < size:
+                ctx.cgroup.delegate(outside + self.uid - inside)

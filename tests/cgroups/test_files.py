@@ -184,7 +184,7 @@ def test_check_before_update(tmp_path: Path, usage: str, fits: bool) -> None:
         manager.apply(setting)
         assert (tmp_path / "web/memory.max").read_text() == "100"
     else:
-        with pytest.raises(Error, match="not above the present usage"):
+        with pytest.raises(Error, match=f"rejecting memory limit 100 <= usage {usage.strip()}"):
             manager.apply(setting)
         assert (tmp_path / "web/memory.max").read_text() == ""
 

@@ -107,14 +107,14 @@ def test_a_cgroup_in_use_is_refused(either: Manager, spawn: Callable[[], int]) -
     either.create()
     either.check_empty()
     either.add(pid := spawn())
-    with pytest.raises(Error, match=rf"in use: 1 process.*{pid}"):
+    with pytest.raises(Error, match=rf"container's cgroup is not empty: 1 process.*{pid}"):
         either.check_empty()
 
 
 def test_a_frozen_cgroup_is_refused(either: Manager) -> None:
     either.create()
     either.freeze()
-    with pytest.raises(Error, match="is frozen"):
+    with pytest.raises(Error, match="container's cgroup unexpectedly frozen"):
         either.check_empty()
     either.thaw()
     either.check_empty()

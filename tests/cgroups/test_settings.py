@@ -255,6 +255,7 @@ REFUSED_V1: list[tuple[dict[str, Any], str]] = [
 ]
 REFUSED_V2: list[tuple[dict[str, Any], str]] = [
     ({"memory": {"swap": 4096}}, "/memory/swap"),
+    ({"memory": {"limit": -1, "swap": 4096}}, "/memory/swap"),
     ({"memory": {"limit": 4096, "swap": 4095}}, "/memory/swap"),
     ({"memory": {"swappiness": 60}}, "/memory/swappiness"),
     ({"memory": {"disableOOMKiller": True}}, "/memory/disableOOMKiller"),
@@ -368,7 +369,6 @@ def test_block_weight_to_io_weight(weight: int, expected: int) -> None:
         (-1, 0, "max"),
         (-1, -1, "max"),
         (8, -1, "max"),
-        (-1, 5, "5"),
         (8, 8, "0"),
         (8, 12, "4"),
         (0, -1, "max"),
