@@ -164,10 +164,14 @@ class Cgroups:
             return True
         return controller in self.controllers
 
-    def of(self, pid: int) -> dict[str, str]:
-        """The cgroup directories of a process: controller -> directory, ``""`` for v2."""
+    def of(self, pid: int, proc: str = "/proc") -> dict[str, str]:
+        """The cgroup directories of a process: controller -> directory, ``""`` for v2.
+
+        Args:
+            proc: the procfs that knows it by this ID.
+        """
         found: dict[str, str] = {}
-        for line in pathlib.Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        for line in pathlib.Path(f"{proc}/{pid}/cgroup").read_text().splitlines():
             _, names, path = line.split(":", 2)
             for name in names.split(","):
                 top = self.unified if not name else self.controllers.get(name, "")
@@ -175,14 +179,15 @@ class Cgroups:
                     found[name] = os.path.normpath(top + path)
         return found
 
-    def file(self, pid: int, v1: tuple[str, str], v2: str) -> str:
+    def file(self, pid: int, v1: tuple[str, str], v2: str, proc: str = "/proc") -> str:
         """The content of a control file of a process's cgroup, stripped.
 
         Args:
             v1: controller and file name on v1, e.g. ``("pids", "pids.max")``.
             v2: file name on v2.
+            proc: the procfs that knows the process by this ID.
         """
-        dirs = self.of(pid)
+        dirs = self.of(pid, proc)
         path = os.path.join(dirs[v1[0]], v1[1]) if v1[0] in dirs else os.path.join(dirs[""], v2)
         return pathlib.Path(path).read_text().strip()
 

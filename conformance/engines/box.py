@@ -5,6 +5,9 @@ a process in new mount, network, PID and IPC namespaces with empty directories i
 ``/etc``. Engines are started inside it by nsenter(1). What is left in it after a test (a process, a mount, an
 interface) was left by that test, and ending its PID 1 ends everything. Cgroups have no such wall, so every engine
 gets a parent cgroup with a name of the box's own.
+
+A box with systemd has the machine's: /run/systemd and D-Bus's socket are in it, and, since systemd knows processes by
+the IDs that it sees, it has no PID namespace. Its parent cgroup is a slice, and ending that ends everything.
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ import sys
 import termios
 import time
 from collections.abc import Callable, Iterator
+
+from conformance.harness import SCALE, Cgroups
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 CGROUPS = "/sys/fs/cgroup"
@@ -51,18 +56,30 @@ class Box:
     Args:
         hide: mount points that are unmounted in the box, and only there.
         environment: variables for every command in the box, besides PATH and HOME.
+        systemd: the machine's systemd can be asked from the box.
+
+    Attributes:
+        name: the box's own.
+        parent: the parent cgroup for whatever is started in the box: a path, or with systemd a slice's name.
+        init: process ID of what keeps the box.
     """
 
-    def __init__(self, hide: list[str], environment: dict[str, str]) -> None:
-        self.name = f"box-{os.getpid()}-{time.monotonic_ns() // 1000 % 1_000_000}"
+    def __init__(self, hide: list[str], environment: dict[str, str], *, systemd: bool = False) -> None:
+        # a dash in a slice's name is a level of its own (systemd.slice(5))
+        self.name = f"box{'' if systemd else '-'}{os.getpid()}x{time.monotonic_ns() // 1000 % 1_000_000}"
+        self.systemd = systemd
+        self.parent = f"{self.name}.slice" if systemd else f"/{self.name}"
+        self._cgroups = Cgroups()
         self.environment = {
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "HOME": "/root",
         }
         self.environment.update(environment)
+        own_processes = [] if systemd else ["--pid", "--mount-proc"]
+        shown = ["--show=/run/systemd", "--show=/run/dbus"] if systemd else []
         self._unshare = subprocess.Popen(
-            ["unshare", "--mount", "--net", "--pid", "--ipc", "--fork", "--kill-child", "--mount-proc"]
-            + ["/usr/bin/python3", "-IS", f"{HERE}/box_init.py", *hide],
+            ["unshare", "--mount", "--net", "--ipc", *own_processes, "--fork", "--kill-child"]
+            + ["/usr/bin/python3", "-IS", f"{HERE}/box_init.py", *shown, *hide],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -77,6 +94,8 @@ class Box:
 
     def close(self) -> None:
         """End everything in the box, and remove its cgroups."""
+        if self.systemd:
+            subprocess.run(["systemctl", "stop", self.parent], check=False, capture_output=True)  # there, or never made
         os.kill(self.init, signal.SIGKILL)
         self._unshare.communicate()
         for directory in sorted(self.cgroups(), key=len, reverse=True):
@@ -85,7 +104,7 @@ class Box:
     # -- commands
 
     def argv(self, command: tuple[str, ...]) -> list[str]:
-        return ["nsenter", "-t", str(self.init), "-m", "-n", "-p", "-i", "--", *command]
+        return ["nsenter", "-t", str(self.init), "-m", "-n", "-i", *([] if self.systemd else ["-p"]), "--", *command]
 
     def run(self, *command: str, stdin: str = "", timeout: float = 60) -> Result:
         """Run a command in the box.
@@ -98,7 +117,7 @@ class Box:
             self.argv(command),
             input=stdin.encode(),
             capture_output=True,
-            timeout=timeout,
+            timeout=timeout * SCALE,
             env=self.environment,
         )
         return Result(
@@ -143,7 +162,7 @@ class Box:
         seen = ""
         heard = 0
         todo = list(say)
-        end = time.monotonic() + timeout
+        end = time.monotonic() + timeout * SCALE
         while True:
             if time.monotonic() > end:
                 process.kill()
@@ -173,8 +192,10 @@ class Box:
             return f.read()
 
     def processes(self) -> list[str]:
-        """ "PID COMMAND" of each process in the box but its init."""
-        found = []
+        """ "PID COMMAND" of each process in the box but its init; none is told from the machine's without a PID namespace."""
+        found: list[str] = []
+        if self.systemd:
+            return found
         for name in os.listdir(self.path("/proc")):
             if not name.isdigit() or name == "1":
                 continue
@@ -188,17 +209,21 @@ class Box:
 
     def mounts(self) -> list[str]:
         """Mount points in the box."""
-        return [line.split()[4] for line in self.read("/proc/1/mountinfo").splitlines()]
+        return [line.split()[4] for line in self._of_init("mountinfo").splitlines()]
 
     def interfaces(self) -> list[str]:
-        return sorted(line.split(":")[0].strip() for line in self.read("/proc/1/net/dev").splitlines()[2:])
+        return sorted(line.split(":")[0].strip() for line in self._of_init("net/dev").splitlines()[2:])
+
+    def _of_init(self, file: str) -> str:
+        """A file of /proc about the process that keeps the box."""
+        with open(f"/proc/{self.init}/{file}") as f:
+            return f.read()
 
     def cgroups(self) -> list[str]:
         """Directories of cgroups that carry the box's name, on every hierarchy."""
-        tops = [CGROUPS] + [e.path for e in os.scandir(CGROUPS) if os.path.ismount(e.path) and not e.is_symlink()]
         found = []
-        for top in tops:
-            for directory, _, _ in os.walk(f"{top}/{self.name}"):
+        for top in self._cgroups.mountpoints:
+            for directory, _, _ in os.walk(os.path.join(top, self.parent.lstrip("/"))):
                 found.append(directory)
         return found
 
@@ -209,15 +234,8 @@ class Box:
             v1: controller/file, e.g. ``memory/memory.limit_in_bytes``.
             v2: file, e.g. ``memory.max``.
         """
-        paths = {}
-        for line in self.read(f"/proc/{pid}/cgroup").splitlines():
-            _, controllers, path = line.split(":", 2)
-            for controller in controllers.split(","):
-                paths[controller] = path
         controller, file = v1.split("/")
-        if controller in paths:
-            return self.read(f"{CGROUPS}/{controller}{paths[controller]}/{file}").strip()
-        return self.read(f"{CGROUPS}{paths['']}/{v2}").strip()
+        return self._cgroups.file(pid, (controller, file), v2, self.path("/proc"))
 
 
 def end_with_parent() -> None:
@@ -238,7 +256,7 @@ def _gone(directory: str) -> bool:
 
 def retry(check: Callable[[], bool], otherwise: str, seconds: float = 10) -> None:
     """Wait until `check` is true, or fail with the text."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + seconds * SCALE
     while not check():
         if time.monotonic() > end:
             raise AssertionError(otherwise)

@@ -1,6 +1,7 @@
 """PID 1 of a box (see box.py): furnish the new mount and network namespaces, then reap what engines leave to init.
 
-Run as ``unshare … python3 -IS box_init.py [MOUNT-POINT-TO-HIDE…]``; says "ready" when the box can be entered.
+Run as ``unshare … python3 -IS box_init.py [--show=DIRECTORY-OF-RUN…] [MOUNT-POINT-TO-HIDE…]``; says "ready" when the
+box can be entered.
 """
 
 from __future__ import annotations
@@ -18,7 +19,13 @@ def sh(*argv: str) -> None:
     subprocess.run(argv, check=True)
 
 
-def furnish(hide: list[str]) -> None:
+def furnish(hide: list[str], show: list[str]) -> None:
+    """Make the namespaces the box's own.
+
+    Args:
+        hide: mount points to be empty.
+        show: directories of the machine's below a SCRATCH directory to be there all the same.
+    """
     # A systemd host has a shared root: a runtime that forgets to make its mounts private shows it only there.
     sh("mount", "--make-rprivate", "/")
     sh("mount", "--make-rshared", "/")
@@ -27,10 +34,15 @@ def furnish(hide: list[str]) -> None:
             sh("umount", directory)
         # What a runtime makes there all the same is not to land in the host's file system below the mount.
         sh("mount", "-t", "tmpfs", "box", directory)
+    held = {directory: os.open(directory, os.O_PATH) for directory in show}
     for directory in SCRATCH:
         if not os.path.isdir(directory):
             continue  # the engine that wants it isn't installed
         sh("mount", "-t", "tmpfs", "-o", "mode=0755", "box", directory)
+    for directory, fd in held.items():
+        os.makedirs(directory)
+        subprocess.run(["mount", "--rbind", f"/proc/self/fd/{fd}", directory], check=True, pass_fds=[fd])
+        os.close(fd)
     os.chmod("/dev/shm", 0o1777)
     os.mkdir("/run/etc")
     os.mkdir("/run/etc/upper")
@@ -58,7 +70,11 @@ def reap() -> None:
 
 
 if __name__ == "__main__":
-    furnish(sys.argv[1:])
+    words = sys.argv[1:]
+    furnish(
+        [word for word in words if not word.startswith("--show=")],
+        [word.removeprefix("--show=") for word in words if word.startswith("--show=")],
+    )
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
     os.write(1, b"ready\n")
     reap()

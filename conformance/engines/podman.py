@@ -26,15 +26,16 @@ def limit(which: int) -> str:
     return f"{soft}:{hard}"
 
 
-def configuration() -> str:
-    """containers.conf: cgroupfs and files for systemd and its journal; no ulimits above what is allowed here."""
+def configuration(*, systemd: bool) -> str:
+    """containers.conf: cgroupfs, unless podman is to see for itself that there is systemd; a file for systemd's journal;
+    no ulimits above what is allowed here."""
     return "\n".join(
         [
             "[containers]",
             f'default_ulimits = ["nofile={limit(resource.RLIMIT_NOFILE)}", "nproc={limit(resource.RLIMIT_NPROC)}"]',
             'log_driver = "k8s-file"',
             "[engine]",
-            'cgroup_manager = "cgroupfs"',
+            *([] if systemd else ['cgroup_manager = "cgroupfs"']),
             'events_logger = "file"',
             "[network]",
             'network_config_dir = "/run/networks"',
@@ -83,7 +84,7 @@ class Podman:
         self.box = box
         self.runtime = runtime
         with open(box.path("/run/containers.conf"), "w") as f:
-            f.write(configuration())
+            f.write(configuration(systemd=box.systemd))
         with open(box.path("/run/rootfs.tar"), "wb") as f:
             f.write(rootfs_archive())
         for file in ("subuid", "subgid"):  # --userns=auto takes its ranges from this user's
@@ -100,10 +101,10 @@ class Podman:
     def argv(self, command: str, *args: str) -> list[str]:
         words = [command]
         if command == "pod" and args[0] == "create":
-            words = ["pod", "create", f"--cgroup-parent=/{self.box.name}"]
+            words = ["pod", "create", f"--cgroup-parent={self.box.parent}"]
             args = args[1:]
-        elif command in ("run", "create") and not any(a.startswith("--pod=") for a in args):
-            words.append(f"--cgroup-parent=/{self.box.name}")
+        elif command in ("run", "create") and not any(a.startswith(("--pod=", "--cgroup-parent=")) for a in args):
+            words.append(f"--cgroup-parent={self.box.parent}")
         return ["podman", "--runtime", self.runtime, *words, *args]
 
     def __call__(self, *args: str, status: int = 0, stdin: str = "", timeout: float = 60) -> str:
@@ -153,7 +154,8 @@ class Podman:
 
     def podmans_cgroup(self, name: str) -> bool:
         """Not the runtime's to remove: the parent, the monitors', and a pod's (podman misses some hierarchies)."""
-        return name in (self.box.name, "conmon") or re.fullmatch("[0-9a-f]{64}", name) is not None
+        known = (self.box.name, self.box.parent, "conmon")
+        return name in known or re.fullmatch("[0-9a-f]{64}", name) is not None
 
     def clean(self) -> None:
         """Remove every container and pod; then nothing may be left.
