@@ -192,7 +192,7 @@ class Box:
             return f.read()
 
     def processes(self) -> list[str]:
-        """ "PID COMMAND" of each process in the box but its init; none is told from the machine's without a PID namespace."""
+        """ "PID COMMAND" of each process in the box but its init; with systemd none is told from the machine's."""
         found: list[str] = []
         if self.systemd:
             return found

@@ -27,8 +27,11 @@ def limit(which: int) -> str:
 
 
 def configuration(*, systemd: bool) -> str:
-    """containers.conf: cgroupfs, unless podman is to see for itself that there is systemd; a file for systemd's journal;
-    no ulimits above what is allowed here."""
+    """containers.conf: cgroupfs and files for systemd and its journal; no ulimits above what is allowed here.
+
+    Args:
+        systemd: there is one, and podman is to see that by itself.
+    """
     return "\n".join(
         [
             "[containers]",
