@@ -286,16 +286,6 @@ def test_preserve_fds(running: Container) -> None:
     assert result.stdout == "three\nno 4\n"
 
 
-@spec("runc-exec.8", "Execute a process in a sub-cgroup. If the specified cgroup does not exist, an error is returned.")
-@requires("flag:exec --cgroup")
-def test_no_such_sub_cgroup(running: Container) -> None:
-    if running.runtime.name == "crun":
-        not_applicable("crun makes the sub-cgroup")
-    result = running.exec("true", flags=["--cgroup", "no-such-cgroup"])
-    assert result.status != 0
-    assert running.status == "running"
-
-
 # ------------------------------------------------------------------------------------------------------ terminals
 
 
