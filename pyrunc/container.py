@@ -15,6 +15,7 @@ from pyrunc.state import State
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
     from pyrunc.birth import Log
@@ -453,6 +454,86 @@ class Container:
         manager = self._manager()
         if manager is None:
             raise Error("container has no cgroup")
+        return manager
+
+    def update(self, resources: dict[str, Any]) -> None:
+        """Change its resource limits: all that are named, or none if one is refused.
+
+        What is not named stays, in the kernel and in `config`. Entries of lists replace those for the same device, page
+        size or interface; device rules are added behind those that there are. A quota by itself keeps the period, and a
+        memory limit what memory and swap may have together.
+
+        Args:
+            resources: as config.json's linux.resources. A number of 0 that the specification gives no meaning is "not
+                named".
+
+        Raises:
+            NotRunning: it has ended.
+            Error: with a JSON pointer into `resources`; or it has no cgroup of its own.
+        """
+        from pyrunc import config
+        from pyrunc.config import resources as rules
+
+        new = rules.given(config.check_resources(resources))
+        state = self._state
+        if state.status() == "creating":
+            raise Error("container is not completely created")  # whose maker has the lock, and may wait for our caller
+        state.lock()
+        try:
+            if not state.alive():
+                raise NotRunning
+            manager = self._manager()
+            if manager is None:
+                raise Error("container has no cgroup of its own")
+            whole = state.config()
+            linux = whole.setdefault("linux", {})
+            old = linux.get("resources", {})
+            change = rules.to_write(old, new)
+            written = {setting.file for setting in manager.settings(change, devices=False, at="")}
+            manager.update(change)
+            linux["resources"] = rules.settle(rules.merge(old, new), new, written)
+            state.save_config(whole)
+        finally:
+            state.unlock()
+
+    def stats(self) -> dict[str, Any]:
+        """What it uses now, in the shape of the "data" of runc's ``events --stats``: bytes, nanoseconds and counts.
+
+        Raises:
+            NotRunning: it has ended.
+            Error: it has no cgroup of its own.
+        """
+        from pyrunc import events
+
+        try:
+            data: dict[str, Any] = events.stats(self.id, self._counted())["data"]
+        except FileNotFoundError:
+            raise NotRunning from None  # and was deleted meanwhile
+        return data
+
+    def events(self, interval: float = 5.0) -> Iterator[dict[str, Any]]:
+        """What happens to it until it ends.
+
+        At every interval comes ``{"type": "stats", "id": …, "data": …}``, with what `stats` gives, and when a process
+        was killed for want of memory ``{"type": "oom", "id": …}``.
+
+        Args:
+            interval: seconds, more than 0; the first statistics come after one.
+
+        Raises:
+            NotRunning: it has ended already.
+            Error: it has no cgroup of its own.
+        """
+        from pyrunc import events
+
+        return events.events(self.id, self._state, self._counted(), interval, self._warn)
+
+    def _counted(self) -> Manager:
+        if not self._state.alive():
+            raise NotRunning
+        manager = self._manager()
+        if manager is None or not manager.dirs:
+            raise Error("container has no cgroup of its own")
         return manager
 
     def exec(

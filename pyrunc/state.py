@@ -230,6 +230,10 @@ class State:
             raise NoSuchContainer from None  # it is being deleted, or was when its runtime was killed
         return loaded
 
+    def save_config(self, config: dict[str, Any]) -> None:
+        """Replace the configuration, for who has the lock."""
+        self._write("config.json", jsonio.dumps(config))
+
     def save(self) -> None:
         """Replace state.json."""
         self._write("state.json", jsonio.dumps(self.data))

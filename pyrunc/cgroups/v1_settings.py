@@ -52,6 +52,7 @@ def convert(resources: dict[str, Any], at: str, devices: bool, elsewhere: Collec
 def _memory(memory: dict[str, Any], at: str) -> list[Setting]:
     found = []
     limit, swap = memory.get("limit") or 0, memory.get("swap") or 0
+    check_swap(limit, swap, at)
     if limit:
         above = ("memory.usage_in_bytes", limit) if memory.get("checkBeforeUpdate") and limit > 0 else None
         found.append(Setting("memory", "memory.limit_in_bytes", str(limit), at + "/limit", above=above))
@@ -80,9 +81,15 @@ def _memory(memory: dict[str, Any], at: str) -> list[Setting]:
         if swappiness > 100:
             raise Error(f"{swappiness} is not from 0 to 100", pointer=at + "/swappiness")
         found.append(Setting("memory", "memory.swappiness", str(swappiness), at + "/swappiness"))
-    if memory.get("disableOOMKiller"):
-        found.append(Setting("memory", "memory.oom_control", "1", at + "/disableOOMKiller"))
+    if (disable := memory.get("disableOOMKiller")) is not None:
+        found.append(Setting("memory", "memory.oom_control", str(int(disable)), at + "/disableOOMKiller"))
     return found
+
+
+def check_swap(limit: int, swap: int, at: str) -> None:
+    """Refuse a limit of memory and swap together that is below that of memory, in words; the kernel says EINVAL."""
+    if 0 < swap < limit:
+        raise Error(f"{swap}, for memory and swap, is less than the memory limit {limit}", pointer=at + "/swap")
 
 
 def _cpu(cpu: dict[str, Any], at: str) -> list[Setting]:
@@ -92,7 +99,7 @@ def _cpu(cpu: dict[str, Any], at: str) -> list[Setting]:
     runtime = _give(found, cpu, at, "realtimeRuntime", "cpu.rt_runtime_us")
     if period:
         period.first = runtime
-    _give(found, cpu, at, "shares", "cpu.shares")
+    shares = _give(found, cpu, at, "shares", "cpu.shares")
     # The kernel holds quota/period and burst/quota against what it has, not against what comes next.
     period = _give(found, cpu, at, "period", "cpu.cfs_period_us")
     burst = None
@@ -105,7 +112,10 @@ def _cpu(cpu: dict[str, Any], at: str) -> list[Setting]:
     if burst:
         burst.first = quota
     if cpu.get("idle") is not None:
-        found.append(Setting("cpu", "cpu.idle", str(cpu["idle"]), at + "/idle"))
+        idle = Setting("cpu", "cpu.idle", str(cpu["idle"]), at + "/idle")
+        found.append(idle)
+        if shares and not cpu["idle"]:
+            shares.first = idle  # as long as it is idle it takes no shares
     for key in ("cpus", "mems"):
         if cpu.get(key):
             found.append(Setting("cpuset", "cpuset." + key, cpu[key], f"{at}/{key}"))

@@ -6,7 +6,7 @@ The configuration speaks of v1's files; where v2 counts differently there is a c
 from __future__ import annotations
 
 from pyrunc.cgroups.base import Setting
-from pyrunc.cgroups.v1_settings import escape, hugetlb, pids_max, rdma
+from pyrunc.cgroups.v1_settings import check_swap, escape, hugetlb, pids_max, rdma
 from pyrunc.errors import Error
 
 TYPE_CHECKING = False
@@ -101,8 +101,7 @@ def swap_max(limit: int, swap: int, at: str) -> str:
         return "max"
     if limit in (-1, 0):
         raise Error("on cgroup v2 it needs a memory limit to be counted from", pointer=at + "/swap")
-    if swap < limit:
-        raise Error(f"{swap}, for memory and swap, is less than the memory limit {limit}", pointer=at + "/swap")
+    check_swap(limit, swap, at)
     return str(swap - limit)
 
 

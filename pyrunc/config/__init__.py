@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["check", "check_process", "load", "load_process", "load_resources", "notes"]
+__all__ = ["check", "check_process", "check_resources", "load", "load_process", "load_resources", "notes"]
 
 
 def load(bundle: str) -> dict[str, Any]:
@@ -67,7 +67,19 @@ def load_resources(path: str) -> dict[str, Any]:
     Raises:
         Error: as `load`; pointers are into this file.
     """
-    resources: dict[str, Any] = _shaped(read(path, pipe=True), "resources", RESOURCES)
+    return check_resources(read(path, pipe=True))
+
+
+def check_resources(value: Any) -> dict[str, Any]:
+    """Hold resources for update to the schema.
+
+    Args:
+        value: parsed JSON, as config.json's linux.resources.
+
+    Raises:
+        Error: with the pointer, into the resources, of the value that is wrong.
+    """
+    resources: dict[str, Any] = _shaped(value, "resources", RESOURCES)
     return resources
 
 
