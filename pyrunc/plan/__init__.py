@@ -116,15 +116,14 @@ def _set_up(spaces: Namespaces, step: Step) -> list[Step]:
 
 
 def _delegate(config: dict[str, Any], spaces: Namespaces) -> list[Step]:
-    """A container with a user and a cgroup namespace of its own that may write to its cgroups is to own them."""
-    if not spaces.has("user") or "cgroup" not in spaces.new:
+    """Whether a container is to own its cgroup (config-linux.md, "Cgroup ownership"): where it may write there and sees
+    no other, by a cgroup namespace of its own."""
+    uid = config.get("process", {}).get("user", {}).get("uid", 0)
+    if "cgroup" not in spaces.new or (uid == 0 and not spaces.has("user")):
         return []
     for i, mount in enumerate(config.get("mounts", ())):
-        if mount.get("type") == "cgroup" and mount["destination"].rstrip("/") == "/sys/fs/cgroup":
-            if "ro" in mount.get("options", ()):
-                return []
-            uid = config.get("process", {}).get("user", {}).get("uid", 0)
-            return [DelegateCgroup(uid, f"/mounts/{i}")]
+        if (mount.get("source"), mount["destination"].rstrip("/")) == ("cgroup", "/sys/fs/cgroup"):
+            return [] if "ro" in mount.get("options", ()) else [DelegateCgroup(uid, f"/mounts/{i}")]
     return []
 
 

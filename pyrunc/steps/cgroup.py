@@ -58,7 +58,8 @@ class SetLimit(Step):
 
 
 class DelegateCgroup(Step):
-    """Let the user that the container's process runs as arrange cgroups below its own (cgroup-v2.rst, "Delegation").
+    """Give the container's cgroup to the user that its process runs as, to arrange cgroups below (cgroup-v2.rst,
+    "Delegation").
 
     Attributes:
         uid: in the container's user namespace.
