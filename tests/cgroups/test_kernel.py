@@ -392,7 +392,7 @@ def test_v1_refusals_are_one_line_with_a_place(v1: Manager, resources: dict[str,
     with pytest.raises(Error) as e:
         apply(v1, resources)
     line = str(e.value)
-    assert line.startswith(f"/linux/resources{pointer}: write ")
+    assert line.startswith(f"/linux/resources{pointer}: ")
     assert "no such file" not in line.lower()
 
 

@@ -63,7 +63,7 @@ V1: list[tuple[dict[str, Any], list[tuple[str, str, str]]]] = [
             ("memory.oom_control", "1", "/memory/disableOOMKiller"),
         ],
     ),
-    ({"memory": {"disableOOMKiller": False}}, []),
+    ({"memory": {"disableOOMKiller": False}}, [("memory.oom_control", "0", "/memory/disableOOMKiller")]),
     (
         {
             "cpu": {
