@@ -131,6 +131,68 @@ def test_an_existing_cgroup(bundle: Bundle, container: Container) -> None:
     assert not [directory for directory in made if os.path.exists(directory)]
 
 
+@spec("config-linux.md#cgroups-path", "The cgroups will be created if they don't exist.")
+@requires("cgroup v1")
+@requires("controller:cpuset")
+def test_an_existing_cpuset(bundle: Bundle, container: Container) -> None:
+    """A new cpuset has no CPUs; whoever has made it, the container is to get those of the cgroup above."""
+    if container.runtime.name == "crun":
+        not_applicable("crun 1.8 asks for what to put into it")
+    top = container.runtime.cgroups.controllers["cpuset"]
+    os.mkdir(f"{top}/{container.id}")
+    bundle.args("grep", "Cpus_allowed_list", "/proc/self/status")
+    text = container.output()
+    assert text.split()[1] == pathlib.Path(top, "cpuset.cpus").read_text().strip()
+
+
+@spec("config-linux.md#cpu", "cpus (string, OPTIONAL) - list of CPUs the container will run on.")
+@requires("cgroup v1")
+@requires("controller:cpuset")
+@pyrunc_promise
+def test_cpus_that_the_cgroup_above_lacks(bundle: Bundle, container: Container, parent: str) -> None:
+    if (os.cpu_count() or 1) < 2:
+        not_applicable("the host has one CPU")
+    top = pathlib.Path(container.runtime.cgroups.controllers["cpuset"] + parent)
+    top.mkdir()
+    for file in ("cpuset.cpus", "cpuset.mems"):
+        (top / file).write_text("0")
+    bundle.linux["cgroupsPath"] = f"{parent}/{container.id}"
+    resources(bundle, cpu={"cpus": "0-1"})
+    result = container.run(timeout=15)
+    assert result.status == 1 and "/linux/resources/cpu/cpus" in result.stderr and "only 0" in result.stderr, result
+
+
+@spec("config-linux.md#cpu", "realtimeRuntime (int64, OPTIONAL)")
+@requires("cgroup v1")
+@requires("controller:cpu")
+@pytest.mark.parametrize("deep", [False, True])
+def test_realtime(bundle: Bundle, container: Container, parent: str, deep: bool) -> None:
+    """Also where the runtime makes the cgroups above, which have none by themselves."""
+    if not os.path.exists(container.runtime.cgroups.controllers["cpu"] + "/cpu.rt_runtime_us"):
+        not_applicable("the kernel has no realtime group scheduling")
+    if deep:
+        if container.runtime.name != "pyrunc":
+            not_applicable("runc and crun leave the cgroups above to the engine")
+        bundle.linux["cgroupsPath"] = f"{parent}/{container.id}"
+    resources(bundle, cpu={"realtimeRuntime": 5000, "realtimePeriod": 500000})
+    container.create()
+    files = [value(container, "cpu", file) for file in ("cpu.rt_runtime_us", "cpu.rt_period_us")]
+    assert files == ["5000", "500000"]
+
+
+@spec("runtime.md#delete", "Deleting a container MUST delete the resources that were created during the create step.")
+@requires("cgroup v1")
+def test_cgroups_that_are_gone(bundle: Bundle, container: Container) -> None:
+    """Somebody has removed them, as a service manager does: delete has less to do."""
+    bundle.args("true")
+    container.run_detached()
+    container.wait()
+    for path in sorted(container.runtime.cgroups.having(container.id), key=len, reverse=True):
+        os.rmdir(path)
+    container.delete()
+    assert not container.exists()
+
+
 @spec("runtime.md#delete", "Deleting a container MUST delete the resources that were created during the create step.")
 def test_cgroups_below_are_removed(bundle: Bundle, container: Container) -> None:
     """A container that runs containers, or systemd, has made some."""
@@ -177,7 +239,9 @@ def test_a_cgroup_in_use_is_refused(bundle: Bundle, container: Container, new_co
     bundle.linux["cgroupsPath"] = f"/{container.id}"
     second = new_container(bundle)  # type: ignore[call-arg, arg-type]
     result = second.run(timeout=15)
-    assert result.status != 0 and "/linux/cgroupsPath" in result.stderr
+    assert result.status == 1 and "/linux/cgroupsPath" in result.stderr, result
+    assert "container's cgroup is not empty" in result.stderr  # engines and people know it from runc
+    assert second.create(check=False).status == 1
     assert container.status == "running"
     assert container.exec("true").status == 0
 
@@ -494,6 +558,10 @@ BAD: dict[str, tuple[Json, str]] = {
     ),
     "huge page of no size": (
         {"hugepageLimits": [{"pageSize": "3KB", "limit": 1}]},
+        "/linux/resources/hugepageLimits/0",
+    ),
+    "huge page in small letters": (
+        {"hugepageLimits": [{"pageSize": "2mb", "limit": 1}]},
         "/linux/resources/hugepageLimits/0",
     ),
     "network without a controller": ({"network": {"classID": 5}}, "/linux/resources/network/classID"),

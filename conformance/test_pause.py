@@ -70,6 +70,28 @@ def test_cgroups_below(bundle: Bundle, container: Container) -> None:
     assert not cgroups.having(container.id)
 
 
+@spec("runc-delete.8", "force")
+@requires("cgroup v1")
+def test_delete_of_what_the_container_froze(bundle: Bundle, container: Container) -> None:
+    """In a cgroup below its own, which no resume from above thaws; init can't end before it does."""
+    if container.runtime.name != "pyrunc":
+        not_applicable("runc and crun wait for an end that does not come")
+    bundle.sh("sleep 1001 & sleep 1000")
+    container.run_detached()
+    child = until(lambda: _words(container.pid), "the child")[0]
+    below = pathlib.Path(container.runtime.cgroups.of(container.pid)["freezer"], "below")
+    below.mkdir()
+    (below / "cgroup.procs").write_text(child)
+    (below / "freezer.state").write_text("FROZEN")
+    deleted = container.runtime.start("delete", "--force", container.id).wait(reaping_but=())
+    assert deleted.status == 0, deleted
+    assert not container.runtime.cgroups.having(container.id)
+
+
+def _words(pid: int) -> list[str]:
+    return pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
 @spec("runc-pause.8", PAUSE)
 def test_while_processes_are_made(bundle: Bundle, container: Container) -> None:
     """The freezer races with fork(2); it wins in the end."""
@@ -175,8 +197,24 @@ def test_exec(container: Container) -> None:
     """It would hang for as long as the container is paused."""
     result = paused(container).exec("true", timeout=10)
     assert result.status != 0 and "paused" in result.stderr, result
+    if container.runtime.name != "crun":
+        assert result.status == 255 and "cannot exec in a paused container" in result.stderr, result
     container.resume()
     assert container.exec("true").status == 0
+
+
+@spec("runc-exec.8", "--ignore-paused")
+@requires("flag:exec --ignore-paused")
+def test_exec_ignore_paused(container: Container) -> None:
+    """It runs as soon as the container does."""
+    paused(container)
+    call = container.runtime.start("exec", "--ignore-paused", container.id, "echo", "ran")
+    time.sleep(0.3)
+    assert call.process.poll() is None and call.stdout == ""
+    assert container.status == "paused"
+    container.resume()
+    result = call.wait()
+    assert (result.status, result.stdout) == (0, "ran\n")
 
 
 @spec("runc-list.8", "list")

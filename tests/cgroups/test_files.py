@@ -405,3 +405,67 @@ def test_the_own_process_joins_by_tasks_on_v1_and_by_procs_on_v2(tmp_path: Path)
     assert joined() == ["p/web/tasks"]
     manager.join()
     assert joined() == ["p/web/tasks", "u/web/cgroup.procs"]
+
+
+def test_what_is_to_be_joined_below(tmp_path: Path) -> None:
+    for directory in ("m/web/a/b", "cpu,cpuacct/web/a", "p/web/a"):
+        (tmp_path / directory).mkdir(parents=True)
+    shared = f"{tmp_path}/cpu,cpuacct/web"
+    manager = V1(
+        {"memory": f"{tmp_path}/m/web", "cpu": shared, "cpuacct": shared, "pids": f"{tmp_path}/p/web"}, None, False
+    )
+
+    def of(**subgroups: str) -> dict[str, str]:
+        return {c: os.path.relpath(p, tmp_path) for c, p in manager.within(subgroups).paths.items()}
+
+    assert of(memory="a/b/", cpu="/a") == {
+        "memory": "m/web/a/b", "cpu": "cpu,cpuacct/web/a", "cpuacct": "cpu,cpuacct/web/a", "pids": "p/web",
+    }  # fmt: skip
+    assert set(manager.within({"": "./a"}).dirs) == {f"{tmp_path}/{top}/web/a" for top in ("m", "cpu,cpuacct", "p")}
+    assert manager.within({"": "/"}).paths == manager.paths
+
+
+@pytest.mark.parametrize(
+    ("subgroups", "words"),
+    [
+        ({"": ".."}, "bad sub cgroup path"),
+        ({"": "../webber"}, "bad sub cgroup path"),
+        ({"": "a/../../x"}, "bad sub cgroup path"),
+        ({"memory": "/"}, "unknown controller memory"),
+        ({"cpu": "nosuch"}, "adding pid .* to cgroups: .*/web/nosuch: no such file or directory"),
+        ({"cpu": "a", "cpuacct": "b"}, "cpuacct shares its hierarchy"),
+    ],
+)
+def test_what_can_not_be_joined_below(tmp_path: Path, subgroups: dict[str, str], words: str) -> None:
+    for name in ("web/a", "web/b", "webber"):
+        (tmp_path / name).mkdir(parents=True)
+    manager = V1({"cpu": f"{tmp_path}/web", "cpuacct": f"{tmp_path}/web"}, None, False)
+    with pytest.raises(Error, match=words):
+        manager.within(subgroups)
+
+
+def test_remove_goes_on_where_one_is_busy(tmp_path: Path) -> None:
+    manager = V1({"cpu": f"{tmp_path}/cpu", "pids": f"{tmp_path}/pids"}, None, False)
+    manager.create()
+    real = os.rmdir
+
+    def rmdir(path: str) -> None:
+        if path.endswith("/cpu"):
+            raise OSError(errno.EBUSY, path)
+        real(path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "rmdir", rmdir)
+        patch.setattr(time, "sleep", lambda seconds: None)
+        with pytest.raises(Error, match="the cgroup is busy"):
+            manager.remove()
+    assert [p.name for p in tmp_path.iterdir()] == ["cpu"]
+
+
+def test_huge_pages_of_a_size_that_the_kernel_lacks(tmp_path: Path) -> None:
+    for name in ("hugetlb.2MB.limit_in_bytes", "hugetlb.2MB.numa_stat", "hugetlb.1GB.limit_in_bytes"):
+        (tmp_path / name).write_text("")
+    manager = V1({"hugetlb": str(tmp_path)}, None, False)
+    (setting, _) = manager.settings({"hugepageLimits": [{"pageSize": "4MB", "limit": 1}]}, devices=False)
+    with pytest.raises(Error, match="the kernel has huge pages of 1GB, 2MB"):
+        manager.apply(setting)

@@ -15,6 +15,7 @@ from pyrunc.cgroups import Layout, manager
 from pyrunc.cgroups.base import Manager, number, read, write
 from pyrunc.cgroups.devices import Filter, attach, build, parse
 from pyrunc.cgroups.v1 import V1
+from pyrunc.cgroups.v2 import V2
 from pyrunc.errors import Error
 from pyrunc.linux import bpf
 from pyrunc.linux.process import CLONE_NEWUSER, unshare
@@ -278,6 +279,76 @@ def test_kill_outruns_forks(either: Manager) -> None:
     assert either.procs() == []
 
 
+def test_v1_kills_what_the_container_has_frozen_below(v1: Manager, spawn: Callable[[], int]) -> None:
+    """Thawing from above does not thaw it."""
+    v1.create()
+    below = v1.paths["freezer"] + "/a"
+    os.makedirs(below + "/b")
+    pid = spawn()
+    v1.add(pid)
+    write(below + "/b/cgroup.procs", str(pid))
+    write(below + "/b/freezer.state", "FROZEN")
+    v1.kill(signal.SIGKILL)
+    assert reap(pid) == -signal.SIGKILL
+    v1.remove()
+
+
+# -- exec: cgroups below, and after init
+
+
+def test_v2_goes_where_init_is_if_its_own_cgroup_hands_controllers_down(v2: Manager, spawn: Callable[[], int]) -> None:
+    v2.create()
+    top = v2.paths[""]
+    domain = [c for c in read(top + "/cgroup.controllers").split() if c not in ("cpu", "cpuset", "pids", "perf_event")]
+    if not domain:
+        pytest.skip("needs a controller on cgroup v2 that is not for threads")
+    os.mkdir(top + "/init")
+    leader = spawn()
+    write(top + "/init/cgroup.procs", str(leader))
+    write(top + "/cgroup.subtree_control", "+" + domain[0])
+
+    def where(follow: bool) -> str:
+        there, here = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            found = V2(dict(v2.paths), v2.unified, False)
+            if follow:
+                found.follow(leader)
+            try:
+                found.join()
+                os.write(here, read("/proc/self/cgroup").splitlines()[-1].encode())
+            except Error as e:
+                os.write(here, str(e).encode())
+            os._exit(0)
+        reap(pid)
+        text = os.read(there, 4096).decode()
+        os.close(there)
+        os.close(here)
+        return text
+
+    assert where(follow=True) == f"0::{top.removeprefix(v2.unified or '')}/init"
+    assert "adding pid of the new process to cgroups" in where(follow=False)
+    assert "resource busy" in where(follow=False)
+
+
+def test_v2_goes_where_init_is_if_its_own_cgroup_is_gone(v2: Manager, spawn: Callable[[], int]) -> None:
+    parent = os.path.dirname(v2.paths[""])
+    os.mkdir(parent)
+    leader = spawn()
+    write(parent + "/cgroup.procs", str(leader))
+    v2.follow(leader)
+    doors = v2.doors()
+    assert list(doors) == [parent] == v2.dirs
+    for fd in doors.values():
+        os.close(fd)
+    v2.paths, v2.dirs = {"": parent + "/web"}, [parent + "/web"]
+    v2.follow(leader)
+    os.kill(leader, signal.SIGKILL)
+    reap(leader)
+    with pytest.raises(Error, match="does not exist"):
+        v2.doors()
+
+
 # -- limits
 
 
@@ -423,6 +494,34 @@ def test_a_cpuset_is_usable_at_any_depth(v1: Manager, spawn: Callable[[], int]) 
     v1.add(spawn())
     v1.kill(signal.SIGKILL)
     v1.remove()
+
+
+def test_a_cpuset_that_somebody_made_is_usable_too(v1: Manager, spawn: Callable[[], int]) -> None:
+    os.makedirs(v1.paths["cpuset"])
+    v1.create()
+    assert read(v1.paths["cpuset"] + "/cpuset.cpus").strip()
+    v1.add(spawn())
+
+
+def test_a_cpuset_says_what_the_one_above_has(v1: Manager) -> None:
+    parent = os.path.dirname(v1.paths["cpuset"])
+    os.mkdir(parent)
+    for file in ("cpuset.cpus", "cpuset.mems"):
+        write(f"{parent}/{file}", "0")
+    v1.create()
+    with pytest.raises(Error) as e:
+        apply(v1, {"cpu": {"cpus": "0-1"}})
+    assert (e.value.pointer, e.value.reason) == ("/linux/resources/cpu/cpus", "the cgroup above has only 0")
+
+
+def test_v1_realtime_is_given_to_the_cgroups_made_on_the_way(v1: Manager) -> None:
+    if not os.path.exists(os.path.dirname(os.path.dirname(v1.paths["cpu"])) + "/cpu.rt_runtime_us"):
+        pytest.skip("needs realtime group scheduling")
+    v1.create()
+    apply(v1, {"cpu": {"realtimeRuntime": 5000, "realtimePeriod": 500000}})
+    for directory in (v1.paths["cpu"], os.path.dirname(v1.paths["cpu"])):
+        assert number(directory + "/cpu.rt_runtime_us") == 5000
+        assert number(directory + "/cpu.rt_period_us") == 500000
 
 
 def test_v1_stats_count(v1: Manager) -> None:
