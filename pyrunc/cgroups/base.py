@@ -229,7 +229,7 @@ class Manager:
                     # in the words that runc has for it; no engine passes --cgroup and would take them for the command's
                     raise Error("no such file or directory", action=_adding(inner), errno=errno.ENOENT)
         paths = {controller: moved.get(directory, directory) for controller, directory in self.paths.items()}
-        return type(self)(paths, self.unified, self.rootless)
+        return self.restore({**self.save(), "paths": paths})
 
     def follow(self, pid: int) -> None:
         """Let a process that can't join the cgroup be added to another's: that of the container's init.
