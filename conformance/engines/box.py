@@ -227,6 +227,12 @@ class Box:
                 found.append(directory)
         return found
 
+    def unit(self, name: str, *properties: str) -> list[str]:
+        """Properties of a unit of systemd's, as systemctl(1) prints them."""
+        shown = self.run("systemctl", "show", name, *(f"--property={p}" for p in properties)).out
+        found = dict(line.split("=", 1) for line in shown.splitlines())
+        return [found[p] for p in properties]
+
     def cgroup_file(self, pid: int, v1: str, v2: str) -> str:
         """What a file says in the cgroup of a process in the box.
 
@@ -268,6 +274,12 @@ def needs_hiding(runtime: str) -> list[str]:
     version = subprocess.run([runtime, "--version"], capture_output=True, text=True, check=True).stdout
     unified = f"{CGROUPS}/unified"
     return [unified] if re.match("crun version", version) and os.path.isdir(unified) else []
+
+
+def need_systemd() -> str:
+    """Why the machine's systemd can't be asked, "" if it can."""
+    with open("/proc/1/comm") as f:
+        return "" if f.read() == "systemd\n" else "systemd is not process 1 here"
 
 
 def need(*programs: str) -> str:

@@ -1,4 +1,4 @@
-"""Fixtures: a box with podman, a box with containerd."""
+"""Fixtures: boxes with podman and with containerd, each without systemd and with it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from conformance import harness
-from conformance.engines.box import Box, need, needs_hiding
+from conformance.engines.box import Box, need, need_systemd, needs_hiding, retry
 from conformance.engines.containerd import Containerd
+from conformance.engines.cri import Cri
 from conformance.engines.podman import Podman
 
 
@@ -21,18 +22,28 @@ def engine_runtime(request: pytest.FixtureRequest, tmp_path_factory: pytest.Temp
     return harness.find_runtime(request.config.getoption("--runtime"), str(directory))
 
 
-@pytest.fixture(scope="session")
-def podman_in_box(engine_runtime: str) -> Iterator[Podman]:
-    why = need("podman", "conmon")
+def podmans_box(runtime: str, *, systemd: bool) -> Iterator[Podman]:
+    why = need("podman", "conmon") or (need_systemd() if systemd else "")
     if why:
         pytest.skip(why)
-    # Health checks are systemd timers; without systemd they are run by hand.
+    # Health checks are systemd timers, which would run outside of the box: they are run by hand.
     environment = {"CONTAINERS_CONF": "/run/containers.conf", "DISABLE_HC_SYSTEMD": "true"}
-    box = Box(needs_hiding(engine_runtime), environment)
+    box = Box(needs_hiding(runtime), environment, systemd=systemd)
     try:
-        yield Podman(box, engine_runtime)
+        yield Podman(box, runtime)
     finally:
         box.close()
+
+
+@pytest.fixture(scope="session")
+def podman_in_box(engine_runtime: str) -> Iterator[Podman]:
+    yield from podmans_box(engine_runtime, systemd=False)
+
+
+@pytest.fixture(scope="session")
+def podman_with_systemd(engine_runtime: str) -> Iterator[Podman]:
+    """podman with its default cgroup manager."""
+    yield from podmans_box(engine_runtime, systemd=True)
 
 
 @pytest.fixture
@@ -42,15 +53,14 @@ def podman(podman_in_box: Podman) -> Iterator[Podman]:
     podman_in_box.clean()
 
 
-@pytest.fixture(scope="session")
-def containerd_in_box(engine_runtime: str) -> Iterator[Containerd]:
-    why = need("containerd", "ctr")
+def containerds_box(runtime: str, *, systemd: bool) -> Iterator[Containerd]:
+    why = need("containerd", "ctr") or (need_systemd() if systemd else "")
     if why:
         pytest.skip(why)
-    box = Box(needs_hiding(engine_runtime), {})
+    box = Box(needs_hiding(runtime), {}, systemd=systemd)
     made = None
     try:
-        made = Containerd(box, engine_runtime)
+        made = Containerd(box, runtime)
         yield made
     finally:
         box.close()
@@ -58,8 +68,36 @@ def containerd_in_box(engine_runtime: str) -> Iterator[Containerd]:
             made.close()
 
 
+@pytest.fixture(scope="session")
+def containerd_in_box(engine_runtime: str) -> Iterator[Containerd]:
+    yield from containerds_box(engine_runtime, systemd=False)
+
+
+@pytest.fixture(scope="session")
+def containerd_with_systemd(engine_runtime: str) -> Iterator[Containerd]:
+    """containerd with SystemdCgroup = true."""
+    yield from containerds_box(engine_runtime, systemd=True)
+
+
 @pytest.fixture
 def containerd(containerd_in_box: Containerd) -> Iterator[Containerd]:
     """containerd, with no container in it; at the test's end, nothing may be left."""
     yield containerd_in_box
     containerd_in_box.clean()
+
+
+@pytest.fixture(params=["cgroupfs", "systemd"])
+def cri(request: pytest.FixtureRequest) -> Iterator[Cri]:
+    """A pod to be, by containerd's CRI; at the test's end nothing of it may be left."""
+    why = need("curl")
+    if why:
+        pytest.skip(why)
+    box = "containerd_in_box" if request.param == "cgroupfs" else "containerd_with_systemd"
+    containerd: Containerd = request.getfixturevalue(box)
+    made = Cri(containerd)
+    retry(made.has_images, "containerd's CRI has no images")
+    try:
+        yield made
+    finally:
+        made.close()
+    containerd.nothing_left()

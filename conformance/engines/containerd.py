@@ -14,18 +14,31 @@ from conformance.engines.box import Box, Result, retry
 from conformance.engines.podman import containers_in, rootfs_archive
 
 IMAGE = "localhost/busybox:test"
+#: What the first container of a pod, which only holds its namespaces, is made of.
+PAUSE_IMAGE = "localhost/pause:test"
 SOCKET = "/run/box/containerd.sock"
 
 CONFIGURATION = """version = 2
 root = "/var/lib/containerd"
 state = "/run/box/state"
-disabled_plugins = ["io.containerd.grpc.v1.cri"]
 [grpc]
   address = "/run/box/containerd.sock"
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "%(pause)s"
+  restrict_oom_score_adj = true
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    conf_dir = "/run/box/no-networks"
+  [plugins."io.containerd.grpc.v1.cri".containerd]
+    default_runtime_name = "tested"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.tested]
+      runtime_type = "io.containerd.runc.v2"
+      [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.tested.options]
+        BinaryName = "%(runtime)s"
+        SystemdCgroup = %(systemd)s
 """
 
 
-def image_archive() -> bytes:
+def image_archive(name: str, *command: str) -> bytes:
     """An OCI image layout of one layer, as a tar archive."""
     layer = rootfs_archive()
     blobs: dict[str, bytes] = {}
@@ -39,13 +52,13 @@ def image_archive() -> bytes:
     config = {
         "architecture": {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine),
         "os": "linux",
-        "config": {"Cmd": ["/bin/sh"], "Env": ["PATH=/bin"]},
+        "config": {"Cmd": list(command), "Env": ["PATH=/bin"]},
         "rootfs": {"type": "layers", "diff_ids": [layer_blob["digest"]]},
     }
     config_blob = blob(json.dumps(config).encode(), "config.v1+json")
     manifest = {"schemaVersion": 2, "config": config_blob, "layers": [layer_blob]}
     manifest_blob = blob(json.dumps(manifest).encode(), "manifest.v1+json")
-    manifest_blob["annotations"] = {"io.containerd.image.name": IMAGE, "org.opencontainers.image.ref.name": "test"}
+    manifest_blob["annotations"] = {"io.containerd.image.name": name, "org.opencontainers.image.ref.name": "test"}
     files = {f"blobs/sha256/{digest}": content for digest, content in blobs.items()}
     files["oci-layout"] = b'{"imageLayoutVersion":"1.0.0"}'
     files["index.json"] = json.dumps({"schemaVersion": 2, "manifests": [manifest_blob]}).encode()
@@ -66,9 +79,10 @@ class Containerd:
         self.runtime = runtime
         os.mkdir(box.path("/run/box"))
         with open(box.path("/run/box/config.toml"), "w") as f:
-            f.write(CONFIGURATION)
-        with open(box.path("/run/box/image.tar"), "wb") as f:
-            f.write(image_archive())
+            f.write(
+                CONFIGURATION
+                % {"pause": PAUSE_IMAGE, "runtime": runtime, "systemd": "true" if box.systemd else "false"}
+            )
         with open(box.path("/run/box/log"), "wb") as log:
             self.daemon = subprocess.Popen(
                 box.argv(("containerd", "--config", "/run/box/config.toml")),
@@ -82,7 +96,11 @@ class Containerd:
             "containerd does not answer",
             seconds=30,
         )
-        self("images", "import", "/run/box/image.tar")
+        for image, command in ((IMAGE, ["/bin/sh"]), (PAUSE_IMAGE, ["/bin/sleep", "1000000"])):
+            with open(box.path("/run/box/image.tar"), "wb") as f:
+                f.write(image_archive(image, *command))
+            for namespace in (box.name, "k8s.io"):  # the latter is CRI's
+                box.run("ctr", "-a", SOCKET, "-n", namespace, "images", "import", "/run/box/image.tar")
         rootfs = box.path("/run/box/rootfs")
         os.mkdir(rootfs)
         with tarfile.open(fileobj=io.BytesIO(rootfs_archive())) as tar:
@@ -90,12 +108,16 @@ class Containerd:
         self.quiet = self.traces()
 
     def close(self) -> None:
+        if self.box.systemd:
+            self.daemon.terminate()
         self.daemon.wait()
 
     def argv(self, *args: str) -> list[str]:
         words = list(args)
         if words[0] == "run":
             words[1:1] = ["--runc-binary", self.runtime]
+            if self.box.systemd:
+                words[1:1] = ["--runc-systemd-cgroup"]
         return ["ctr", "-a", SOCKET, "-n", self.box.name, *words]
 
     def __call__(self, *args: str, status: int = 0, stdin: str = "") -> str:
@@ -119,12 +141,16 @@ class Containerd:
 
     def traces(self) -> dict[str, list[str]]:
         box = self.box
-        states = containers_in(box.path(f"/run/containerd/runc/{box.name}"))
+        states = [
+            state
+            for namespace in (box.name, "k8s.io")
+            for state in containers_in(box.path(f"/run/containerd/runc/{namespace}"))
+        ]
         sockets = box.path("/run/containerd/s")
         return {
             "processes": box.processes(),
             "mounts": box.mounts(),
-            "cgroups": [c for c in box.cgroups() if os.path.basename(c) != box.name],
+            "cgroups": [c for c in box.cgroups() if os.path.basename(c) not in (box.name, box.parent)],
             "runtime's states": states,
             "shims' sockets": os.listdir(sockets) if os.path.isdir(sockets) else [],
         }
