@@ -1,7 +1,7 @@
 """The kubelet's side of the Container Runtime Interface: as much of it as the tests say, over curl(1).
 
 A call is an HTTP/2 request: gRPC (its PROTOCOL-HTTP2.md) puts five bytes before the message, and the message is in
-Protocol Buffers' encoding: a field is its number and kind in one varint, then a varint, or a length and that many bytes.
+Protocol Buffers' encoding: a field is its number and kind in one varint, then a varint or a length and as many bytes.
 The numbers are those of k8s.io/cri-api, pkg/apis/runtime/v1/api.proto.
 """
 
@@ -84,7 +84,7 @@ def encode(message: dict[str, Any], form: Form) -> bytes:
     """A message's bytes; a list is a repeated field."""
     encoded = b""
     for name, given in message.items():
-        number, inner = form[name] if isinstance(form[name], tuple) else (form[name], None)
+        number, inner = form[name] if isinstance(form[name], tuple) else (form[name], {})
         for value in given if isinstance(given, list) else [given]:
             if isinstance(value, int):
                 encoded += varint(number << 3) + varint(value)
