@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pyrunc.config import rules
 from pyrunc.config._table import CONFIG, PROCESS, RESOURCES
-from pyrunc.config.check import unknown, valid, without_nulls
+from pyrunc.config.check import go_decoded, unknown, valid
 from pyrunc.config.files import read
 
 TYPE_CHECKING = False
@@ -110,9 +110,9 @@ def notes(config: dict[str, Any]) -> list[str]:
 
 
 def _shaped(value: Any, what: str, node: Any) -> Any:
-    """The value without nulls, if it has the shape that schema/ gives to a config, a process or resources."""
+    """The value as Go's decoder takes it, if it has the shape that schema/ gives to a config, process or resources."""
     if not valid(value, node):
-        value = without_nulls(value, node)
+        value = go_decoded(value, node)
         if not valid(value, node):
             from pyrunc.config.explain import explain
 

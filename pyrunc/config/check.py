@@ -66,24 +66,29 @@ def _valid_object(value: dict[str, Any], node: Any) -> bool:
     )
 
 
-def without_nulls(value: Any, node: Any) -> Any:
-    """The value without those known properties that are null.
+def go_decoded(value: Any, node: Any) -> Any:
+    """The value without those known properties that are null, and with required ones named as they should be.
 
     Go's decoder, through which other runtimes see a configuration, takes null for "not set", and its encoder
     writes null for an empty list that isn't omitempty. What comes after this never meets a null.
+    It also takes a name in other letters' case (``pagesize``) for the one that it knows. Elsewhere such a name is one
+    that the specification does not know and wants ignored; but where a property is required and only that one is
+    there, nothing else can be meant.
     """
     if type(node) is not tuple or node[0] is int:
         return value
     if node[0] is list:
-        return [without_nulls(item, node[1]) for item in value] if type(value) is list else value
+        return [go_decoded(item, node[1]) for item in value] if type(value) is list else value
     if type(value) is not dict:
         return value
     if node[0] is dict:
-        return {name: without_nulls(item, node[1]) for name, item in value.items()}
+        return {name: go_decoded(item, node[1]) for name, item in value.items()}
     known = node[1]
+    meant = {name.lower(): name for name in node[2] if name not in value}
+    named = {meant.get(name.lower(), name): item for name, item in value.items()} if meant else value
     return {
-        name: without_nulls(item, known.get(name, object))
-        for name, item in value.items()
+        name: go_decoded(item, known.get(name, object))
+        for name, item in named.items()
         if item is not None or name not in known
     }
 

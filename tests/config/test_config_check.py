@@ -13,7 +13,7 @@ from config_samples import ENGINES, EVERYTHING, PODMAN, changed
 
 from pyrunc.config import rules
 from pyrunc.config._table import CONFIG, PROCESS, RESOURCES
-from pyrunc.config.check import pointer, unknown, valid, without_nulls
+from pyrunc.config.check import go_decoded, pointer, unknown, valid
 from pyrunc.config.explain import errors, explain, validator
 from pyrunc.config.texts import PATTERNS
 from pyrunc.errors import Error
@@ -259,6 +259,17 @@ def test_functions_say_what_their_patterns_say(pattern: str) -> None:
     assert {text: function(text) for text in TEXTS} == {text: bool(ecma.search(text)) for text in TEXTS}
 
 
+def test_a_required_name_in_another_case_is_meant() -> None:
+    """runc's own tests have it, and engines whose configurations only Go has read may."""
+    limits = [{"pagesize": "2MB", "limit": 1}, {"pageSize": "1GB", "pagesize": "2MB", "LIMIT": 2}]
+    found = go_decoded({"hugepageLimits": limits, "cpu": {"Shares": 5}}, RESOURCES)
+    assert found["hugepageLimits"] == [
+        {"pageSize": "2MB", "limit": 1},
+        {"pageSize": "1GB", "pagesize": "2MB", "limit": 2},
+    ]
+    assert found["cpu"] == {"Shares": 5}  # not required: a property unknown to the specification
+
+
 def test_nulls_of_known_properties_go() -> None:
     config = {
         "ociVersion": None,
@@ -269,7 +280,7 @@ def test_nulls_of_known_properties_go() -> None:
         "mine": {"a": None},
         "windows": {"layerFolders": None},
     }
-    assert without_nulls(config, CONFIG) == {
+    assert go_decoded(config, CONFIG) == {
         "process": {"args": ["a"], "capabilities": {}},
         "mounts": [{"destination": "/x"}],
         "linux": {"sysctl": {"a": None}, "rdma": None, "resources": {"rdma": {"m": {}}}},
@@ -280,7 +291,7 @@ def test_nulls_of_known_properties_go() -> None:
 
 @pytest.mark.parametrize("value", [None, 5, "x", [], [None], {"process": 5, "linux": [{}], "mounts": {"a": 1}}])
 def test_nulls_are_looked_for_in_any_shape(value: Any) -> None:
-    assert without_nulls(value, CONFIG) == value
+    assert go_decoded(value, CONFIG) == value
 
 
 def test_unknown_properties_are_found_at_any_depth() -> None:
@@ -299,7 +310,7 @@ def test_unknown_properties_are_found_at_any_depth() -> None:
 
 @pytest.mark.parametrize("name", ENGINES)
 def test_what_engines_write_is_valid(name: str) -> None:
-    assert valid(without_nulls(ENGINES[name], CONFIG), CONFIG)
+    assert valid(go_decoded(ENGINES[name], CONFIG), CONFIG)
 
 
 def test_an_ordinary_config_takes_far_less_than_a_millisecond() -> None:

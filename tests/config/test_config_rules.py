@@ -13,7 +13,7 @@ from pyrunc import config as configs
 from pyrunc.cli.features import structure
 from pyrunc.config import rules
 from pyrunc.config._table import CONFIG
-from pyrunc.config.check import valid, without_nulls
+from pyrunc.config.check import go_decoded, valid
 from pyrunc.errors import Error
 
 ROOT_MAPPING = [{"containerID": 0, "hostID": 100000, "size": 65536}]
@@ -38,7 +38,7 @@ def device(path: str, kind: str = "c", major: int = 1, minor: int = 3) -> dict[s
 
 def judge(config: dict[str, Any]) -> None:
     """All rules that need no host."""
-    config = without_nulls(config, CONFIG)
+    config = go_decoded(config, CONFIG)
     assert valid(config, CONFIG), "a rule is for what the schema can't say"
     for rule in rules.RULES:
         rule(config)
@@ -396,7 +396,7 @@ def test_every_rule_refuses_something(rule: Any) -> None:
     """No rule without an example above."""
     hits = 0
     for base, values, _ in REFUSED:
-        config = without_nulls(changed(base, **values), CONFIG)
+        config = go_decoded(changed(base, **values), CONFIG)
         target = (config,) if rule in rules.RULES else (config.get("process", {"args": ["a"]}), "/process")
         try:
             rule(*target)
