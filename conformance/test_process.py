@@ -540,12 +540,31 @@ def test_raising_a_hard_limit_without_privilege(bundle: Bundle, container: Conta
 
 @spec("config.md#posix-process", "Only a privileged process … can raise a hard limit.")
 @requires("CAP_SYS_RESOURCE")
-def test_raising_a_hard_limit(bundle: Bundle, container: Container) -> None:
+@pytest.mark.parametrize("user_namespace", [False, True])
+@pytest.mark.parametrize("how", ["run", "exec"])
+def test_raising_a_hard_limit(bundle: Bundle, container: Container, how: str, user_namespace: bool) -> None:
+    """The runtime's privilege counts, which root of a user namespace does not have (user_namespaces(7))."""
+
     def lower() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))
 
-    bundle.process["rlimits"] = [{"type": "RLIMIT_NOFILE", "soft": 300, "hard": 400}]
-    text = container.output("cat", "/proc/self/limits", preexec_fn=lower)
+    if user_namespace:
+        mapping = [{"containerID": 0, "hostID": 200000, "size": 65536}]
+        bundle.linux.update(uidMappings=mapping, gidMappings=mapping)
+        bundle.namespaces(add=[{"type": "user"}])
+        os.chown(bundle.rootfs, 200000, 200000)
+    limits = [{"type": "RLIMIT_NOFILE", "soft": 300, "hard": 400}]
+    if how == "run":
+        bundle.process["rlimits"] = limits
+        text = container.output("cat", "/proc/self/limits", preexec_fn=lower)
+    else:
+        container.run_detached()
+        path = container.runtime.scratch("process")
+        pathlib.Path(path).write_text(
+            json.dumps({**bundle.process, "rlimits": limits, "args": ["cat", "/proc/self/limits"]})
+        )
+        result = container.runtime.run("exec", "--process", path, container.id, check=True, preexec_fn=lower)
+        text = result.stdout
     assert shown(text, "RLIMIT_NOFILE") == ("300", "400")
 
 

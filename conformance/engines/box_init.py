@@ -41,7 +41,9 @@ def furnish(hide: list[str], show: list[str]) -> None:
         sh("mount", "-t", "tmpfs", "-o", "mode=0755", "box", directory)
     for directory, fd in held.items():
         os.makedirs(directory)
-        subprocess.run(["mount", "--rbind", f"/proc/self/fd/{fd}", directory], check=True, pass_fds=[fd])
+        subprocess.run(
+            ["mount", "--no-canonicalize", "--rbind", f"/proc/self/fd/{fd}", directory], check=True, pass_fds=[fd]
+        )
         os.close(fd)
     os.chmod("/dev/shm", 0o1777)
     os.mkdir("/run/etc")
