@@ -54,8 +54,6 @@ class Birth:
     ) -> None:
         fill_stdio()
         check_id(container_id)
-        if systemd_cgroup:
-            raise Error("the systemd cgroup driver is not supported yet; use cgroupfs")
         self.id = container_id
         self.bundle = os.path.abspath(bundle)
         self.root = root
@@ -72,6 +70,7 @@ class Birth:
             cgroups.detect(read_text("/proc/self/mountinfo")),
             read_text("/proc/self/cgroup"),
             rootless=unprivileged if rootless is None else rootless,
+            systemd_config=self.config if systemd_cgroup else None,
         )
 
     def shared(self, preserve_fds: int, stdio: tuple[int, int, int] | None) -> Context:

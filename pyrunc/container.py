@@ -297,14 +297,22 @@ class Container:
         alive = state.alive()
         if all or (signal == SIGKILL and not state.data["private_pid"]):
             manager = self._manager()
-            if manager is not None and (alive or manager.procs()):
+            if manager is not None and manager.procs():  # none where it has no cgroup, or init has left it
                 manager.kill(signal)
                 return
         if not alive:
             raise NotRunning
         self._signal_init(signal)
         if signal == SIGKILL and state.data["cgroup"] and state.status() == "paused":
-            self.resume()
+            self._thaw()
+
+    def _thaw(self) -> None:
+        """Let a killed container die: what is frozen can't, on cgroup v1."""
+        try:
+            self._freezer("paused").thaw()
+        except Error:
+            if self._state.alive():
+                raise  # otherwise it has ended as it was, and may be deleted by now
 
     def _signal_init(self, signal: int) -> None:
         import _signal
@@ -368,9 +376,6 @@ class Container:
         except ProcessLookupError:
             return
         try:
-            if self._state.data["cgroup"] and self._state.status() == "paused":
-                self._signal_init(SIGKILL)
-                self.resume()
             self.kill(SIGKILL)
             if not _wait_for_end(pidfd, THAW_AFTER) and (manager := self._manager()) is not None:
                 manager.kill(SIGKILL)  # thaws also what the container itself has frozen: init outlives its namespace
@@ -406,6 +411,8 @@ class Container:
             if own and not state.data["private_pid"] and manager.procs():
                 manager.kill(SIGKILL)
             try:
+                if not own:
+                    manager.check_empty()
                 manager.remove()
             except Error as e:
                 if own:
@@ -662,7 +669,9 @@ def discard(container_id: str, *, root: str = DEFAULT_ROOT) -> None:
     State.discard(root, container_id)
 
 
-def describe(bundle: str, *, no_pivot: bool = False, no_new_keyring: bool = False) -> list[dict[str, str]]:
+def describe(
+    bundle: str, *, no_pivot: bool = False, no_new_keyring: bool = False, systemd_cgroup: bool = False
+) -> list[dict[str, str]]:
     """What `create` and `start` would do with a bundle, step by step, without doing any of it.
 
     Returns:
@@ -671,7 +680,7 @@ def describe(bundle: str, *, no_pivot: bool = False, no_new_keyring: bool = Fals
     from pyrunc.birth import Birth
     from pyrunc.steps.runtime import StartInit
 
-    birth = Birth("ID", bundle, DEFAULT_ROOT, None, no_pivot, no_new_keyring, False, None)
+    birth = Birth("ID", bundle, DEFAULT_ROOT, None, no_pivot, no_new_keyring, systemd_cgroup, None)
     told: list[dict[str, str]] = []
 
     def tell(process: str, steps: list[Step]) -> None:

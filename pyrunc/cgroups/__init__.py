@@ -2,8 +2,7 @@
 
 `detect` says which hierarchies a machine has mounted, `manager` picks the class that speaks to them (`v1.V1`,
 also for hybrid machines, or `v2.V2`) and works out the directories; from then on a caller knows only
-`Manager`. The systemd driver will be a third class beside these two: it differs in who makes and removes the
-directories.
+`Manager`. Where systemd is to make and remove the directories (`systemd.py`), the manager has a unit.
 
 Sources: cgroups(7), the kernel's admin-guide/cgroup-v1/ and admin-guide/cgroup-v2.rst, and config-linux.md
 ("Control groups") of the runtime specification.
@@ -95,25 +94,41 @@ def unescape(path: str) -> str:
 
 
 def manager(
-    cgroups_path: str, container_id: str, layout: Layout, proc_self_cgroup: str, *, rootless: bool = False
+    cgroups_path: str,
+    container_id: str,
+    layout: Layout,
+    proc_self_cgroup: str,
+    *,
+    rootless: bool = False,
+    systemd_config: dict[str, Any] | None = None,
 ) -> Manager:
     """The manager of one container's cgroups. It computes directories and makes none.
 
     Args:
         cgroups_path: ``linux.cgroupsPath``. Absolute: taken from each hierarchy's mount point. Relative:
             taken from the runtime's own cgroup (on v2 from the parent of it, because a cgroup with processes
-            can't hand controllers down). "": the container's id, taken as a relative path.
+            can't hand controllers down). "": the container's id, taken as a relative path. For systemd it has
+            another form (`systemd.unit`).
         proc_self_cgroup: text of /proc/self/cgroup.
-        rootless: go without a cgroup where one may not be made, unless cgroups_path or a limit asks for it.
+        rootless: go without a cgroup where one may not be made, unless cgroups_path or a limit asks for it, or
+            systemd is asked for one.
+        systemd_config: a checked configuration: have systemd make the cgroup, with its limits.
 
     Raises:
-        Error: if cgroups_path stands for the root of a hierarchy.
+        Error: if cgroups_path stands for the root of a hierarchy, or can't be a systemd unit.
     """
+    home = _v2() if layout.mode == "v2" else _v1()
+    if systemd_config is not None:
+        from pyrunc.cgroups.systemd import unit
+
+        wanted = unit(cgroups_path, container_id, systemd_config, rootless=rootless, v2=layout.mode == "v2")
+        found = home(home.place(wanted.cgroup, layout, {}), layout.unified, False)
+        found.unit = wanted
+        return found
     inner = clean(cgroups_path)
     if inner == "/" or (cgroups_path and not inner):
         raise Error("a container may not live in the root cgroup", pointer="/linux/cgroupsPath", action=cgroups_path)
     own = _own(proc_self_cgroup)
-    home = _v2() if layout.mode == "v2" else _v1()
     return home(home.place(inner or container_id, layout, own), layout.unified, rootless and not cgroups_path)
 
 
@@ -141,7 +156,12 @@ def own_directories(layout: Layout, proc_self_cgroup: str) -> dict[str, str]:
 def restore(saved: dict[str, Any]) -> Manager:
     """The manager that `Manager.save` described."""
     home = _v2() if saved["version"] == "v2" else _v1()
-    return home(dict(saved["paths"]), saved["unified"], saved["rootless"])
+    found = home(dict(saved["paths"]), saved["unified"], saved["rootless"])
+    if "systemd" in saved:
+        from pyrunc.cgroups.systemd import Unit
+
+        found.unit = Unit.restore(saved["systemd"])
+    return found
 
 
 # One of the two is loaded in a process, so that neither is paid for by who needs the other.

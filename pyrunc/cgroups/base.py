@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pyrunc.cgroups import Layout
+    from pyrunc.cgroups.systemd import Unit
 
 SIGKILL = 9
 
@@ -76,9 +77,10 @@ class Manager:
         paths: directory for each controller; on v2 one directory under the key "".
         unified: mount point of the v2 hierarchy, if there is one.
         rootless: whether to go without what may not be made (see `pyrunc.cgroups.manager`).
+        unit: the systemd unit whose cgroup it is; None where directories are made and removed here (cgroupfs).
     """
 
-    __slots__ = ("dirs", "made", "paths", "rootless", "unified")
+    __slots__ = ("dirs", "made", "paths", "rootless", "unified", "unit")
 
     #: "v1" or "v2", as saved.
     version = ""
@@ -91,6 +93,7 @@ class Manager:
         self.dirs = list(dict.fromkeys(paths.values()))
         #: What this object has made, parents first: what a failed create takes back.
         self.made: list[str] = []
+        self.unit: Unit | None = None
 
     @staticmethod
     def place(inner: str, layout: Layout, own: dict[str, str]) -> dict[str, str]:
@@ -117,16 +120,36 @@ class Manager:
             "paths": self.paths,
             "unified": self.unified,
             "rootless": self.rootless,
+            **({"systemd": self.unit.save()} if self.unit is not None else {}),
         }
 
     # -- directories
 
-    def create(self) -> None:
+    def create(self, pid: int = 0) -> None:
         """Make the directories. Existing ones are used as they are.
+
+        Args:
+            pid: for a systemd unit, which is not made without: the process to put into it.
 
         Raises:
             Error: with what was made taken away again.
         """
+        if self.unit is None:
+            self._create()
+            return
+        self.unit.start(pid)
+        try:
+            self._create()  # what systemd has no use for: hierarchies of v1, controllers of v2
+            for directory in self.dirs:
+                if pid not in _procs(directory, False):
+                    _join(directory, str(pid))
+        except (Error, OSError) as e:
+            self.kill(SIGKILL)  # or systemd would wait for it to end by itself
+            self.unit.stop()
+            self._unmake()
+            raise self._explain_join(e, self._main(), str(pid)) if isinstance(e, OSError) else e from None
+
+    def _create(self) -> None:
         for directory in self.dirs.copy():
             try:
                 self._make(directory)
@@ -182,6 +205,8 @@ class Manager:
         Raises:
             Error: if processes are still in one after about two seconds; the others are removed.
         """
+        if self.unit is not None:
+            self.unit.stop()  # which removes its cgroup; not all of v1's, and not always cgroups below
         busy: Error | None = None
         for directory in self.dirs:
             try:
@@ -307,7 +332,9 @@ class Manager:
                 try:
                     os.write(fd, b"0")
                 except OSError as e:
-                    if not self.rootless or e.errno not in REFUSED:
+                    if self.unit is not None and e.errno in REFUSED:
+                        self.unit.attach(os.getpid(), directory)  # systemd may what we may not
+                    elif not self.rootless or e.errno not in REFUSED:
                         raise self._explain_join(e, directory) from None
         finally:
             for fd in doors.values():
@@ -446,8 +473,7 @@ class Manager:
             self._apply_devices(setting)
             return
         directory = self._directory(setting)
-        if setting.above is not None:
-            _check_above(directory, setting)
+        check_above(directory, setting)
         try:
             self._write(directory, setting)
         except Error as e:
@@ -478,7 +504,7 @@ class Manager:
         """
         from pyrunc.cgroups.change import change
 
-        change(self, self.settings(resources, devices="devices" in resources, at=at))
+        change(self, self.settings(resources, devices="devices" in resources, at=at), resources, at)
 
     def _apply_devices(self, setting: Any) -> None:
         raise NotImplementedError
@@ -554,8 +580,9 @@ def number(path: str) -> int:
     return 0xFFFFFFFFFFFFFFFF if text == "max" else int(text)
 
 
-def _check_above(directory: str, setting: Setting) -> None:
-    assert setting.above is not None
+def check_above(directory: str, setting: Setting) -> None:
+    if setting.above is None:
+        return
     file, limit = setting.above
     try:
         usage = number(directory + "/" + file)

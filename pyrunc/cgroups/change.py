@@ -7,12 +7,15 @@ be taken away with differs.
 
 from __future__ import annotations
 
-from pyrunc.cgroups.base import read, write
+from pyrunc.cgroups.base import check_above, read, write
 from pyrunc.errors import Error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from pyrunc.cgroups.base import Manager, Setting
+    from pyrunc.cgroups.systemd_properties import Property
 
 #: Files that change along with one that is written: an idle group has no weight, and gets the default one when it is
 #: idle no more (kernel/sched/fair.c, sched_group_set_idle); the nice value is another spelling of the weight.
@@ -32,15 +35,27 @@ _NO_LIMIT = {
 }
 
 
-def change(manager: Manager, settings: list[Setting]) -> None:
-    """Apply settings in order; see `Manager.update`."""
+def change(manager: Manager, settings: list[Setting], resources: dict[str, Any], at: str) -> None:
+    """Apply settings in order, the systemd unit's properties before the files; see `Manager.update`.
+
+    Args:
+        settings: what resources come to.
+    """
     # Device rules last: they are all or nothing themselves, and can't all be read back.
     settings = sorted(settings, key=_of_devices)
     before = _present(manager, settings)
+    properties: list[Property] = []
     try:
+        if manager.unit is not None:
+            for setting in settings:
+                if not _of_devices(setting):
+                    check_above(manager._directory(setting), setting)  # systemd would not ask
+            properties = manager.unit.change(manager, resources, at)
         for setting in settings:
             manager.apply(setting)
     except BaseException as e:
+        if manager.unit is not None and properties:
+            manager.unit.change_back(properties)
         left = put_back(before)
         if left and isinstance(e, Error):
             e.reason += f"; what could not be put back: {', '.join(left)}"

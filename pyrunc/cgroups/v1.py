@@ -143,6 +143,8 @@ class V1(Manager):
     ) -> list[Setting]:
         from pyrunc.cgroups.v1_settings import convert
 
+        if self.unit is not None:
+            resources = self.unit.agreed(resources, at)
         # A controller that v1 does not have may be on hybrid's v2 hierarchy.
         elsewhere = frozenset(() if "" not in self.paths else ("hugetlb", "rdma")) - self.paths.keys()
         return convert(resources, at, devices, elsewhere)

@@ -162,6 +162,8 @@ class V2(Manager):
     ) -> list[Setting]:
         from pyrunc.cgroups.v2_settings import convert
 
+        if self.unit is not None:
+            resources = self.unit.agreed(resources, at)
         return convert(resources, at, devices)
 
     def _directory(self, setting: Setting) -> str:

@@ -51,6 +51,7 @@ def plan(call: Call) -> int:
         _bundle(call),
         no_pivot=call.options.bool("no-pivot"),
         no_new_keyring=call.options.bool("no-new-keyring"),
+        systemd_cgroup=call.globals.bool("systemd-cgroup"),
     )
     if call.options.text("format", "text") == "json":
         write(jsonio.dumps(steps, indent=2) + "\n")

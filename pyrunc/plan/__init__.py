@@ -90,20 +90,24 @@ def create(
     spaces = Namespaces(config)
     mappings = (linux.get("uidMappings", []), linux.get("gidMappings", []))
     rootfs = rootfs_steps(config, bundle, spaces, options)
-    init = _init_steps(config, container_id, spaces, options, rootfs, seccomp)
+    # A systemd unit is not made without a process to be in it, and systemd moves that. Any other cgroup is made first,
+    # for init to be born there or to go there itself, which is quicker
+    placed = manager if manager.unit is not None else None
+    waits = placed is not None or spaces.has("user")
+    init = _init_steps(config, container_id, spaces, options, rootfs, seccomp, waits)
     process = config.get("process", {})
 
-    steps: list[Step] = [MakeCgroup(manager, "/linux/cgroupsPath" if linux.get("cgroupsPath") else "")]
-    steps += [SetLimit(manager, setting) for setting in manager.settings(linux.get("resources", {}))]
-    steps += rootfs.on_host
-    start = _start(spaces, linux, mappings, init, options)
-    steps.append(start)
+    cgroup: list[Step] = [MakeCgroup(manager, "/linux/cgroupsPath" if linux.get("cgroupsPath") else "")]
+    cgroup += [SetLimit(manager, setting) for setting in manager.settings(linux.get("resources", {}))]
+    start = _start(spaces, linux, mappings, init, options, placed)
+    steps = [*rootfs.on_host, start, *cgroup] if placed else [*cgroup, *rootfs.on_host, start]
     if "user" in spaces.new and start.mappings is None:
         steps.append(namespaces.MapIds(*mappings))
     if (score := process.get("oomScoreAdj")) is not None:
         steps.append(SetOomScore(score))
     steps += _delegate(config, spaces)
-    steps += _set_up(spaces, Tell("set up"))
+    if waits:
+        steps.append(Tell("set up"))
     outside = hooks(config, "prestart", "creating") + hooks(config, "createRuntime", "creating")
     if outside:
         steps += [Await("mounted"), *outside, Tell("hooked")]
@@ -140,6 +144,7 @@ def _start(
     mappings: tuple[list[dict[str, int]], list[dict[str, int]]],
     init: list[Step],
     options: Options,
+    placed: Manager | None,
 ) -> StartInit:
     """How init comes to be in its namespaces."""
     stage: list[Step] = []
@@ -156,7 +161,7 @@ def _start(
             flags &= ~p.CLONE_NEWUSER
             early = mappings
         stage.append(namespaces.NewTimeNamespace(linux.get("timeOffsets", {}), "/linux/timeOffsets"))
-    return StartInit(flags, stage, init, early)
+    return StartInit(flags, stage, init, early, placed)
 
 
 def _init_steps(
@@ -166,9 +171,11 @@ def _init_steps(
     options: Options,
     rootfs: RootfsSteps,
     seccomp: Filter | None,
+    waits: bool,
 ) -> list[Step]:
     linux, process = config.get("linux", {}), config.get("process", {})
-    steps: list[Step] = [*_set_up(spaces, Await("set up")), NewSession()]
+    steps: list[Step] = [Await("set up")] if waits else []
+    steps.append(NewSession())
     if options.new_keyring:
         steps.append(NewKeyring(f"_ses.{container_id}"))
     steps += rootfs.before_root

@@ -23,6 +23,8 @@ class MakeCgroup(Step):
         self.manager = manager
 
     def describe(self) -> str:
+        if self.manager.unit is not None:
+            return self.manager.unit.describe()
         if not self.manager.dirs:
             return "make no cgroup: none is mounted"
         more = len(self.manager.dirs) - 1
@@ -30,7 +32,7 @@ class MakeCgroup(Step):
 
     def run(self, ctx: Context) -> None:
         self.manager.check_empty()
-        self.manager.create()
+        self.manager.create(ctx.init_pid)
         ctx.cgroup = self.manager
 
     def undo(self, ctx: Context) -> None:

@@ -28,6 +28,7 @@ from pyrunc.steps.context import Channel, Hangup
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from pyrunc.cgroups.base import Manager
     from pyrunc.steps.context import Context
 
 
@@ -43,9 +44,10 @@ class StartInit(Step):
         stage: what the intermediate process does.
         init: what init does.
         mappings: uid and gid mappings for a NewUserNamespace in `stage`.
+        placed: the cgroup that init is put into by others, later (systemd); None if it has to go there itself.
     """
 
-    __slots__ = ("flags", "init", "mappings", "stage")
+    __slots__ = ("flags", "init", "mappings", "placed", "stage")
 
     def __init__(
         self,
@@ -53,16 +55,20 @@ class StartInit(Step):
         stage: list[Step],
         init: list[Step],
         mappings: tuple[list[dict[str, int]], list[dict[str, int]]] | None = None,
+        placed: Manager | None = None,
     ) -> None:
         super().__init__("/linux/namespaces")
         self.flags = flags
         self.stage = stage
         self.init = init
         self.mappings = mappings
+        self.placed = placed
 
     def describe(self) -> str:
         new = [kind for kind, (flag, _) in p.NAMESPACES.items() if self.flags & flag]
-        return "start init in the cgroup" + (f" and in new {', '.join(new)} namespaces" if new else "")
+        where = [] if self.placed is not None else ["in the cgroup"]
+        where += [f"in new {', '.join(new)} namespaces"] if new else []
+        return "start init" + (" " + " and ".join(where) if where else "")
 
     def run(self, ctx: Context) -> None:
         doors = _Doors(ctx)
@@ -142,6 +148,8 @@ class StartInit(Step):
         ctx.channel = channel
         # The runtime tells the user: standard error is the container's here, and what a log shows is not its output
         ctx.warn = lambda line: channel.send("warning", line)
+        if self.placed is not None:
+            ctx.cgroup = self.placed  # where it is when it goes on
         try:
             _forget_handlers()
             if doors is not None:

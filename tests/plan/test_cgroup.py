@@ -22,7 +22,7 @@ def plan(namespaces: list[dict[str, str]], mounts: list[dict[str, Any]], uid: in
         "process": {"user": {"uid": uid, "gid": 0}, "args": ["true"], "cwd": "/"},
         "linux": {"namespaces": namespaces},
     }
-    manager: Any = type("Manager", (), {"settings": lambda self, resources: []})()
+    manager: Any = type("Manager", (), {"settings": lambda self, resources: [], "unit": None})()
     return planner.create(config, "/bundle", "c", manager, planner.Options(), None)
 
 

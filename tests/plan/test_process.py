@@ -139,7 +139,7 @@ def whole(kind: str, **more: Any) -> list[Step]:
         },
     }
     if kind == "create":
-        manager: Any = type("Manager", (), {"settings": lambda self, resources: []})()
+        manager: Any = type("Manager", (), {"settings": lambda self, resources: [], "unit": None})()
         steps = planner.create(config, "/bundle", "c", manager, planner.Options(), FILTER)
     else:
         steps = planner.exec_steps(config, config["process"], "c", planner.Options(), FILTER)  # type: ignore[arg-type]
