@@ -251,7 +251,8 @@ def test_a_cgroup_in_use_is_refused(bundle: Bundle, container: Container, new_co
 @pyrunc_promise
 def test_no_memory_even_for_init(bundle: Bundle, container: Container) -> None:
     """The kernel kills it without a word; the error names the limit."""
-    bundle.linux["resources"]["memory"] = {"limit": 100 * 4096}
+    memory = {"limit": 100 * 4096}
+    resources(bundle, memory=memory | {"swap": memory["limit"]} if _memsw(container) else memory)
     result = container.run(timeout=15)
     assert result.status != 0 and "/linux/resources/memory/limit" in result.stderr
 
@@ -422,8 +423,8 @@ def device(bundle: Bundle, *rules: Json) -> str:
     for names in bundle.process["capabilities"].values():
         names += ["CAP_MKNOD", "CAP_SYSLOG", "CAP_SYS_ADMIN"]
     return (
-        "mknod /tmp/k c 1 11 2>/dev/null && echo m; (exec 3</tmp/k) 2>/dev/null && echo r;"
-        " (exec 3>/tmp/k) 2>/dev/null && echo w; (exec 3<>/tmp/k) 2>/dev/null && echo rw; :"
+        "mknod /dev/k c 1 11 2>/dev/null && echo m; (exec 3</dev/k) 2>/dev/null && echo r;"
+        " (exec 3>/dev/k) 2>/dev/null && echo w; (exec 3<>/dev/k) 2>/dev/null && echo rw; :"
     )
 
 

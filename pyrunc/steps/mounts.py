@@ -401,7 +401,11 @@ def _explained(e: OSError, fs: int) -> Error:
 
 
 class CgroupMount(Mount):
-    """Show the container its own part of the cgroup hierarchies, in the layout that the host has."""
+    """Show the container its own part of the cgroup hierarchies, in the layout that the host has.
+
+    Pure v2 without a cgroup namespace is the exception: the whole of it is shown, as runc and crun do, so that what
+    /proc/self/cgroup tells is a path in it.
+    """
 
     __slots__ = ("own_namespace",)
 
@@ -415,7 +419,7 @@ class CgroupMount(Mount):
             raise Error("the container has no cgroup to show")
         target = self.target(ctx)
         only_v2 = list(hierarchies) == [""]
-        mount_fd = self._hierarchy("", hierarchies[""], self.options.set) if only_v2 else self._v1_tree()
+        mount_fd = self._v2(hierarchies[""]) if only_v2 else self._v1_tree()
         self.attach(ctx, mount_fd, target)
         os.close(target)
         if not only_v2:
@@ -431,9 +435,11 @@ class CgroupMount(Mount):
             return {}
         found: dict[str, str] = {}
         if self.own_namespace:
+            only_v2 = list(ctx.cgroup.paths) == [""]
             for line in read_text("/proc/self/cgroup").splitlines():
                 name = line.split(":", 2)[1]
-                if name or ctx.cgroup.unified:  # v2 has a line here even where nobody has mounted it
+                # Each has a line here even where nobody has it mounted: v2, or v1's that were once used
+                if not only_v2 if name else ctx.cgroup.unified:
                     found[name] = ""
             return found
         paths = ctx.cgroup.paths
@@ -444,12 +450,23 @@ class CgroupMount(Mount):
             found[",".join(name for name, path in paths.items() if path == directory)] = directory
         return found
 
+    def _v2(self, path: str) -> int:
+        """A detached mount of pure v2."""
+        try:
+            return self._filesystem("", self.options.set)
+        except PermissionError:  # in a user namespace, which does not own the cgroup namespace
+            return self._hierarchy("", path, self.options.set)
+
     def _hierarchy(self, name: str, path: str, attributes: int) -> int:
         """A detached mount of one hierarchy, the container's cgroup at its root."""
-        if not self.own_namespace:
-            fd = m.open_tree(m.AT_FDCWD, path)
-            m.mount_setattr(fd, attributes)
-            return fd
+        if self.own_namespace:
+            return self._filesystem(name, attributes)
+        fd = m.open_tree(m.AT_FDCWD, path)
+        m.mount_setattr(fd, attributes)
+        return fd
+
+    def _filesystem(self, name: str, attributes: int) -> int:
+        """A detached mount of one hierarchy, the cgroup namespace's root at its root."""
         fs = m.fsopen("cgroup" if name else "cgroup2")
         try:
             if name.startswith("name="):
