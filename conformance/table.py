@@ -43,6 +43,23 @@ def short(name: str) -> str:
     return path.rpartition("/")[2] + mark + test
 
 
+def comparison(names: list[str], shown: list[tuple[str, list[dict[str, Any]]]]) -> list[str]:
+    """A line for each test with its outcome on each runtime, and a line for each reason.
+
+    Args:
+        names: of the runtimes.
+        shown: tests, each with its entries in the order of `names`.
+    """
+    width = max([len(short(test)) for test, _ in shown] + [10])
+    lines = [" ".join(["test".ljust(width), *(name.ljust(8) for name in names)])]
+    for test, outcomes in shown:
+        cells = [MARK.get(o["outcome"], o["outcome"]).ljust(8) for o in outcomes]
+        reasons = [f"{name}: {o['reason']}" for name, o in zip(names, outcomes, strict=True) if o["reason"]]
+        lines.append(" ".join([short(test).ljust(width), *cells]).rstrip())
+        lines += [f"    {reason[:300]}" for reason in reasons]
+    return lines
+
+
 def table(results: list[dict[str, Any]], *, everything: bool) -> list[str]:
     """The lines of the table.
 
@@ -56,13 +73,7 @@ def table(results: list[dict[str, Any]], *, everything: bool) -> list[str]:
         outcomes = [r["tests"].get(test, {"outcome": "not run", "reason": ""}) for r in results]
         if everything or any(o["outcome"] != "passed" for o in outcomes):
             shown.append((test, outcomes))
-    width = max([len(short(test)) for test, _ in shown] + [10])
-    lines = [" ".join(["test".ljust(width), *(name.ljust(8) for name in names)])]
-    for test, outcomes in shown:
-        cells = [MARK.get(o["outcome"], o["outcome"]).ljust(8) for o in outcomes]
-        reasons = [f"{name}: {o['reason']}" for name, o in zip(names, outcomes, strict=True) if o["reason"]]
-        lines.append(" ".join([short(test).ljust(width), *cells]).rstrip())
-        lines += [f"    {reason[:300]}" for reason in reasons]
+    lines = comparison(names, shown)
     lines.append("")
     for r in results:
         count = {kind: sum(t["outcome"] == kind for t in r["tests"].values()) for kind in MARK}

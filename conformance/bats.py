@@ -1,0 +1,210 @@
+"""Run runc's own integration tests, written for bats(1), on several runtimes and print one table, side by side.
+
+    python -m conformance.bats --suite DIR --runtime pyrunc,/usr/sbin/runc [--systemd] [FILE …]
+
+DIR is a checkout of runc in which `make test-binaries` has run and whose images are in tests/integration/testdata. The
+suite takes the runtime from the environment variable RUNC, so any runtime with runc's command line can be put to it.
+
+Exit status 1 where the first runtime fails a test that another passes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pathlib
+import pty
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+from conformance.table import behind, comparison
+
+_RESULT = re.compile(r"(?P<not>not )?ok (?P<number>\d+) (?P<name>.*?)(?: # skip ?(?P<why>.*))?")
+_PLAN = re.compile(r"1\.\.(?P<count>\d+)")
+_CHECK = re.compile(r"# +`(?P<check>.*)' failed.*")
+
+#: A test's outcome as `conformance.table` takes it: "outcome", "reason", and "log" where it failed.
+Outcome = dict[str, str]
+
+
+def outcomes(tap: str) -> dict[str, Outcome]:
+    """Each test's outcome, by name, in what `bats --tap` printed.
+
+    Lines that are neither a result nor a diagnostic (``# …``, which belongs to the result before it) do not count: what
+    a test's background processes print lands among them.
+
+    Raises:
+        ValueError: there is no plan (``1..N``): bats has not come to the tests.
+    """
+    found: dict[str, Outcome] = {}
+    count = None
+    last: Outcome | None = None
+    for line in tap.replace("\r", "").splitlines():
+        if plan := _PLAN.fullmatch(line):
+            count = int(plan["count"])
+        elif result := _RESULT.fullmatch(line):
+            last = {"outcome": "passed", "reason": ""}
+            if result["not"]:
+                last |= {"outcome": "failed", "log": ""}
+            elif result["why"] is not None:
+                last |= {"outcome": "not applicable", "reason": result["why"]}
+            found[result["name"]] = last
+        elif last is not None and last["outcome"] == "failed" and line.startswith("#"):
+            last["log"] += line[2:] + "\n"
+            if not last["reason"] and (check := _CHECK.fullmatch(line)):
+                last["reason"] = check["check"]
+    if count is None:
+        raise ValueError("bats printed no plan")
+    if len(found) < count:
+        found["(the rest)"] = {"outcome": "failed", "reason": f"{count - len(found)} of {count} tests have not run"}
+    return found
+
+
+def run(file: pathlib.Path, environment: dict[str, str], log: pathlib.Path, patience: float) -> None:
+    """Run one file of tests; `log` gets what bats printed.
+
+    The tests have a terminal, their controlling one, as they have where runc's people run them: they start containers
+    that take it over. bats itself prints to the log.
+
+    No time limit is set for a single test (BATS_TEST_TIMEOUT): bats waits for it in a child of the test's shell, and a
+    plain `wait` in a test would wait for that too.
+
+    Args:
+        patience: seconds, after which the run is ended.
+    """
+    pid, terminal = pty.fork()
+    if pid == 0:
+        try:
+            out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+            os.dup2(out, 1)
+            os.dup2(out, 2)
+            os.chdir(file.parent)
+            os.execvpe("bats", ["bats", "--tap", file.name], environment)
+        finally:
+            os._exit(127)
+    pidfd = os.pidfd_open(pid)
+    end = time.monotonic() + patience
+    try:
+        readable = [terminal, pidfd]
+        while pidfd not in (ready := select.select(readable, [], [], max(0.0, end - time.monotonic()))[0]):
+            if not ready:
+                os.killpg(pid, signal.SIGKILL)  # pty.fork made it the leader of a session and of a group
+                with log.open("a") as text:
+                    text.write(f"\n# ended after {patience:g} s\n")
+                break
+            try:
+                os.read(terminal, 65536)  # nobody reads it, but full it would stop who writes
+            except OSError:  # EIO: nobody has the other end open
+                readable.remove(terminal)
+        os.waitpid(pid, 0)
+    finally:
+        os.close(pidfd)
+        os.close(terminal)
+
+
+def summary(results: list[dict[str, Any]]) -> list[str]:
+    """The lines of the table of files: how many tests each runtime has passed, failed and skipped."""
+    names = [r["runtime"]["name"] for r in results]
+    files = list(dict.fromkeys(test.partition("::")[0] for r in results for test in r["tests"]))
+    width = max(len(file) for file in [*files, "passed/failed/skipped"])
+    columns = [max(len(name), 10) for name in names]
+    lines = [" ".join(["passed/failed/skipped".ljust(width), *map(str.ljust, names, columns)]).rstrip()]
+    for file in [*files, "all"]:
+        cells = []
+        for r in results:
+            kinds = [t["outcome"] for test, t in r["tests"].items() if file in ("all", test.partition("::")[0])]
+            cells.append("/".join(str(kinds.count(kind)) for kind in ("passed", "failed", "not applicable")))
+        lines.append(" ".join([file.ljust(width), *map(str.ljust, cells, columns)]).rstrip())
+    return lines
+
+
+def differences(results: list[dict[str, Any]]) -> list[str]:
+    """The lines of the table of tests in whose outcome runtimes differ."""
+    shown = []
+    for test in dict.fromkeys(test for r in results for test in r["tests"]):
+        row = [r["tests"].get(test, {"outcome": "not run", "reason": ""}) for r in results]
+        if len({outcome["outcome"] for outcome in row}) > 1:
+            shown.append((test, row))
+    return comparison([r["runtime"]["name"] for r in results], shown) if shown else []
+
+
+def about(runtimes: list[str]) -> list[dict[str, Any]]:
+    """A table's head for each runtime: its name (the path, where a name is another's too), path and version.
+
+    Raises:
+        SystemExit: one is not there or can't tell its version.
+    """
+    heads = []
+    for given in runtimes:
+        path = shutil.which(given)
+        if path is None:
+            raise SystemExit(f"{given}: no such runtime")
+        path = os.path.abspath(path)
+        told = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
+        if told.returncode or not told.stdout:
+            raise SystemExit(f"{path} --version: {told.stderr.strip() or 'says nothing'}")
+        version = told.stdout.splitlines()[0].split()[-1]
+        heads.append({"name": os.path.basename(path), "path": path, "version": version})
+    names = [head["name"] for head in heads]
+    for head in heads:
+        if names.count(head["name"]) > 1:
+            head["name"] = head["path"]
+    return heads
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m conformance.bats", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--suite", required=True, type=pathlib.Path, metavar="DIR", help="the checkout of runc")
+    parser.add_argument("--runtime", default="pyrunc,runc", metavar="PATH[,…]", help="the first is the one to judge")
+    parser.add_argument("--systemd", action="store_true", help="with --systemd-cgroup, and the tests that are about it")
+    parser.add_argument("--timeout", type=float, default=900.0, metavar="SECONDS", help="for one file on one runtime")
+    parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write all results as JSON, after every file")
+    parser.add_argument("--logs", type=pathlib.Path, metavar="DIR", help="where bats's output goes")
+    parser.add_argument("file", nargs="*", help="files of tests (cgroups, cgroups.bats); all, where none is given")
+    known = parser.parse_args(argv)
+
+    tests = known.suite.resolve() / "tests" / "integration"
+    files = [tests / f"{name.removesuffix('.bats')}.bats" for name in known.file] or sorted(tests.glob("*.bats"))
+    missing = [str(path) for path in files if not path.is_file()] if files else [str(tests)]
+    if missing:
+        raise SystemExit(f"{missing[0]}: no such tests")
+    if shutil.which("bats") is None:
+        raise SystemExit("bats is not installed")
+    logs = known.logs or pathlib.Path(tempfile.mkdtemp(prefix="bats-logs-"))
+    logs.mkdir(parents=True, exist_ok=True)
+
+    heads = about(known.runtime.split(","))
+    results: list[dict[str, Any]] = [{"runtime": head | {"notes": []}, "tests": {}} for head in heads]
+    outside = {name: value for name, value in os.environ.items() if name != "RUNC_USE_SYSTEMD"}
+    for file in files:
+        for r in results:
+            environment = outside | {"RUNC": r["runtime"]["path"]}
+            if known.systemd:
+                environment["RUNC_USE_SYSTEMD"] = "yes"
+            log = logs / f"{file.stem}-{r['runtime']['name'].strip('/').replace('/', '_')}.tap"
+            print(f"{file.name} on {r['runtime']['name']}: {log}", file=sys.stderr)
+            run(file, environment, log, known.timeout)
+            text = log.read_text(errors="replace")
+            try:
+                found = outcomes(text)
+            except ValueError as e:
+                raise SystemExit(f"{file}: {e}:\n{text[-3000:]}") from None
+            r["tests"] |= {f"{file.name}::{name}": outcome for name, outcome in found.items()}
+        if known.json:
+            known.json.write_text(json.dumps(results, indent=1))
+    print("\n".join(summary(results)))
+    if lines := differences(results):
+        print("\n" + "\n".join(lines))
+    return 1 if behind(results) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
