@@ -123,6 +123,8 @@ def test_limits(bundle: Bundle, container: Container, which: str, runtime: Runti
 @controller("io")
 def test_lines_for_devices(bundle: Bundle, container: Container) -> None:
     """A value of several lines is for a file that takes one line at a time; limits of one device add up."""
+    if container.runtime.version.startswith("1.1."):
+        not_applicable("runc 1.1 writes all lines at once")
     node = disk()
     number = f"{node['major']}:{node['minor']}"
     created(bundle, container, {"unified": {"io.max": f"{number} riops=333\n{number} wiops=444\n"}})
@@ -377,7 +379,10 @@ def test_no_delegation(owned: Bundle, container: Container, why: str) -> None:
         owned.namespaces(drop=["cgroup"])
     if container.runtime.name == "crun":
         not_applicable("crun gives every user namespace its cgroup")
-    container.create()
+    result = container.create(check=False)
+    if result.status and container.runtime.version.startswith("1.1."):
+        not_applicable("runc 1.1 has no cgroup mount without a cgroup namespace to offer here")
+    assert result.status == 0, result
     assert set(owners(container).values()) == {0}
 
 
