@@ -332,12 +332,11 @@ def _load(code: bytes) -> int:
 
 
 def may_be_ignored(e: OSError) -> bool:
-    """Whether a kernel refused device rules because we are in a user namespace, where nobody may set them.
+    """Whether a kernel refused device rules because only root of the whole machine may set them.
 
-    It has its own protection: mknod is refused and device nodes of its mounts do not open.
+    Any other can have a container only in a user namespace, and that has its own protection: mknod is refused and
+    device nodes of its mounts do not open.
     """
-    return e.errno in (errno.EPERM, errno.EACCES) and read("/proc/self/uid_map").split() != [
-        "0",
-        "0",
-        "4294967295",
-    ]
+    if e.errno not in (errno.EPERM, errno.EACCES):
+        return False
+    return os.geteuid() != 0 or read("/proc/self/uid_map").split() != ["0", "0", "4294967295"]

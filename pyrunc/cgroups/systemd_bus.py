@@ -11,7 +11,7 @@ import os
 import socket
 import time
 
-from jeepney import DBusAddress, HeaderFields, Message, MessageFlag, MessageType, Parser, new_method_call
+from jeepney import DBusAddress, HeaderFields, Message, MessageType, Parser, new_method_call
 from jeepney.bus import get_connectable_addresses
 
 from pyrunc.errors import Error
@@ -198,7 +198,6 @@ class Bus:
         """
         action = action or f"call {method} of systemd"
         message = new_method_call(to, method, signature, body)
-        message.header.flags = MessageFlag.no_auto_start
         self._serial += 1
         until = time.monotonic() + TIMEOUT
         try:
