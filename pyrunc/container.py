@@ -32,6 +32,9 @@ NO_PROCESS = "is required: without a process there is nothing to start"
 #: How long `delete --force` waits for a killed init to be gone, in seconds: it may be in an uninterruptible call.
 KILL_TIMEOUT = 10.0
 
+#: How long `delete` waits for an init to be gone that nobody has written down, in seconds.
+ORPHAN_TIMEOUT = 2.0
+
 #: After how long it looks for what keeps init from ending, in seconds.
 THAW_AFTER = 0.2
 
@@ -412,6 +415,10 @@ class Container:
                 manager.kill(SIGKILL)
             try:
                 if not own:
+                    # an init whose runtime was killed ends by itself, but not at once
+                    deadline = time.monotonic() + ORPHAN_TIMEOUT
+                    while manager.procs() and time.monotonic() < deadline:
+                        time.sleep(0.01)
                     manager.check_empty()
                 manager.remove()
             except Error as e:
