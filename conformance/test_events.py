@@ -126,11 +126,13 @@ def test_at_intervals(container: Container, interval: str) -> None:
 @pyrunc_promise
 def test_its_end_with_the_container(bundle: Bundle, container: Container) -> None:
     """When the process ends, though nobody has deleted the container yet."""
-    bundle.sh("sleep 0.5")
+    bundle.sh("while [ ! -e /tmp/go ]; do sleep 0.05; done")
     container.run_detached()
-    events = container.runtime.start("events", "--interval", "1h", container.id)
+    events = container.runtime.start("events", "--interval", "100ms", container.id)
+    until(lambda: lines(events), "an event")
+    pathlib.Path(bundle.host("/tmp/go")).touch()
     assert events.wait(10).status == 0
-    assert (events.stdout, events.stderr) == ("", "")
+    assert events.stderr == "" and container.status == "stopped"
 
 
 @spec("runc-events.8", GOES_ON)
