@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import pwd
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -628,6 +629,74 @@ def test_one_task(bundle: Bundle, container: Container, unit: str, kind: str) ->
     container.run_detached()
     assert container.status == "running"
     assert show(unit, "TasksMax")["TasksMax"] == "1"
+
+
+@pytest.fixture
+def user(runtime: Runtime) -> pwd.struct_passwd:
+    """An ordinary user whose systemd runs, and who may run the runtime."""
+    for entry in pwd.getpwall():
+        if entry.pw_uid >= 1000 and os.path.exists(f"/run/user/{entry.pw_uid}/systemd/private"):
+            tried = subprocess.run([runtime.path, "--version"], capture_output=True, check=False, **_as(runtime, entry))
+            if tried.returncode == 0:
+                return entry
+    not_applicable("no ordinary user has a running systemd and the right to execute the runtime")
+    raise AssertionError
+
+
+def _as(runtime: Runtime, user: pwd.struct_passwd) -> Json:
+    """Arguments of subprocess.Popen: as that user, who has no session here."""
+    directory = f"/run/user/{user.pw_uid}"
+    env = runtime.env | {
+        "XDG_RUNTIME_DIR": directory,
+        "DBUS_SESSION_BUS_ADDRESS": f"unix:path={directory}/bus",
+        "HOME": user.pw_dir,
+    }
+    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": [], "env": env}
+
+
+@spec(PLACEMENT, "when cgroup v2 is used and rootless container is created, in which case it defaults to user.slice.")
+@requires("cgroup v2")
+def test_an_ordinary_user(bundle: Bundle, container: Container, unit: str, user: pwd.struct_passwd) -> None:
+    """The process is moved by systemd: this user may not, out of a cgroup that is not his."""
+    me = _as(container.runtime, user)
+    mapping = {"containerID": 0, "size": 1}
+    bundle.namespaces(drop=["network"], add=[{"type": "user"}])
+    bundle.linux["uidMappings"] = [mapping | {"hostID": user.pw_uid}]
+    bundle.linux["gidMappings"] = [mapping | {"hostID": user.pw_gid}]
+    bundle.linux["resources"] = {"memory": {"limit": 64 * MIB}, "pids": {"limit": 33}}
+    bundle.config["mounts"] = [m for m in bundle.config["mounts"] if m["destination"] not in ("/dev/pts", "/sys")]
+    for top in (container.runtime.root, bundle.path):
+        for directory, _, _ in os.walk(top):
+            os.chown(directory, user.pw_uid, user.pw_gid)
+    bundle.write()
+    container.runtime.run("create", "--bundle", bundle.path, container.id, check=True, **me)
+    try:
+        container.runtime.run("start", container.id, check=True, **me)
+        pid = json.loads(container.runtime.run("state", container.id, check=True, **me).stdout)["pid"]
+        place = f"/user@{user.pw_uid}.service/user.slice/{unit}"
+        path = _path(pid)
+        assert path.endswith(place)
+        home = pathlib.Path("/sys/fs/cgroup" + path)
+        assert (home / "memory.max").read_text() == f"{64 * MIB}\n"
+        assert (home / "pids.max").read_text() == "33\n"
+        argv = ["systemctl", "--user", "show", unit, "--property=MemoryMax", "--property=TasksMax"]
+        shown = subprocess.run(argv, capture_output=True, text=True, check=True, **me).stdout.split()
+        assert sorted(shown) == [f"MemoryMax={64 * MIB}", "TasksMax=33"]
+        container.runtime.run("exec", "--detach", container.id, "sleep", "999", check=True, **me)
+        until(lambda: len((home / "cgroup.procs").read_text().split()) == 2, "both processes are in the scope")
+        container.runtime.run("pause", container.id, check=True, **me)
+        assert "frozen 1" in (home / "cgroup.events").read_text()
+        container.runtime.run("resume", container.id, check=True, **me)
+        container.runtime.run("update", "--pids-limit", "34", container.id, check=True, **me)
+        assert (home / "pids.max").read_text() == "34\n"
+    finally:
+        container.runtime.run("delete", "--force", container.id, **me)
+    until(lambda: not home.exists(), "the cgroup is gone")
+
+
+def _path(pid: int) -> str:
+    """A process's cgroup on v2."""
+    return pathlib.Path(f"/proc/{pid}/cgroup").read_text().strip().rpartition(":")[2]
 
 
 @spec(PLACEMENT, UNIT)

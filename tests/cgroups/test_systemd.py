@@ -471,7 +471,7 @@ def private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Systemd
     monkeypatch.delenv("DBUS_SYSTEM_BUS_ADDRESS", raising=False)
     monkeypatch.setattr(systemd_bus, "SYSTEM_BUS", f"unix:path={tmp_path}/no-bus")
     monkeypatch.setattr(systemd_bus, "SYSTEM_PRIVATE", f"unix:path={tmp_path}/private")
-    monkeypatch.setattr(systemd.os.path, "isdir", lambda path: True)
+    monkeypatch.setattr(os.path, "isdir", lambda path: True)
     yield found
     found.listener.close()
 
@@ -600,7 +600,7 @@ def test_a_users_private_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_machine_without_systemd(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(systemd.os.path, "isdir", lambda path: False)
+    monkeypatch.setattr(os.path, "isdir", lambda path: False)
     with pytest.raises(Error, match="/run/systemd/system"):
         systemd.unit("", "web", {}, rootless=False, v2=True)
 
