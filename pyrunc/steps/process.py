@@ -530,7 +530,7 @@ class Exec(Step):
         self.args = args
 
     def describe(self) -> str:
-        return f'exec: "{self.args[0]}"'
+        return f"exec {self.args[0]}"  # not as where it is looked for: the file is there, the kernel refuses it
 
     def run(self, ctx: Context) -> None:
         os.execve(ctx.executable, self.args, ctx.environment)
