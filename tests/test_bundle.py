@@ -7,10 +7,14 @@ import shutil
 import subprocess
 import sys
 
+import jeepney
+
 import pyrunc
 from pyrunc import bundle
 
 PACKAGE = pathlib.Path(pyrunc.__file__).parent
+#: Where the one library lives that a module imports at its top.
+LIBRARIES = pathlib.Path(jeepney.__file__).parent.parent
 
 LAUNCHER = """
 import marshal, sys
@@ -19,12 +23,12 @@ with open({path!r}, "rb") as f:
 space = dict(__name__="pyrunc.bundle")
 exec(code, space)
 space["install"]({path!r}, {head}, index, {home!r})
-sys.path.append({home!r})
+sys.path += [{home!r}, {libraries!r}]
 """
 
 
 def run(home: pathlib.Path, head: int, program: str) -> str:
-    launcher = LAUNCHER.format(path=str(home / "pyrunc.bundle"), head=head, home=str(home))
+    launcher = LAUNCHER.format(path=str(home / "pyrunc.bundle"), head=head, home=str(home), libraries=str(LIBRARIES))
     command = [sys.executable, "-I", "-S", "-c", launcher + program]
     return subprocess.run(command, check=True, text=True, capture_output=True).stdout
 

@@ -401,7 +401,15 @@ class Systemd:
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(str(path))
         self.listener.listen()
-        threading.Thread(target=self._listen, daemon=True).start()
+        self.threads = [threading.Thread(target=self._listen, daemon=True)]
+        self.threads[0].start()
+
+    def close(self) -> None:
+        """No thread goes on after it: tests that follow fork."""
+        self.listener.shutdown(socket.SHUT_RDWR)  # closing alone would not wake who accepts
+        self.listener.close()
+        for thread in self.threads:
+            thread.join(10)
 
     def _listen(self) -> None:
         while True:
@@ -409,7 +417,8 @@ class Systemd:
                 connection, _ = self.listener.accept()
             except OSError:
                 return
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+            self.threads.append(threading.Thread(target=self._serve, args=(connection,), daemon=True))
+            self.threads[-1].start()
 
     def _serve(self, connection: socket.socket) -> None:
         said = b""
@@ -473,7 +482,7 @@ def private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Systemd
     monkeypatch.setattr(systemd_bus, "SYSTEM_PRIVATE", f"unix:path={tmp_path}/private")
     monkeypatch.setattr(os.path, "isdir", lambda path: True)
     yield found
-    found.listener.close()
+    found.close()
 
 
 def test_start(private: Systemd) -> None:
@@ -596,7 +605,7 @@ def test_a_users_private_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     fake.answers["Get"] = ("s", "/user.slice/user-1.slice/user@1.service")
     with Bus(user=True) as bus:
         assert bus.own_cgroup() == "/user.slice/user-1.slice/user@1.service"
-    fake.listener.close()
+    fake.close()
 
 
 def test_machine_without_systemd(monkeypatch: pytest.MonkeyPatch) -> None:
