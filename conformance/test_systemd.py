@@ -304,7 +304,7 @@ def test_a_quota_that_systemd_can_not_keep_is_rounded_up(bundle: Bundle, contain
 def _nodes(bundle: Bundle) -> None:
     """Give the container two device nodes that no rule names by itself, and what else it takes to open them."""
     names = ["CAP_SYSLOG", "CAP_SYS_RAWIO"]
-    bundle.process["capabilities"] = {kind: names for kind in ("bounding", "effective", "permitted")}
+    bundle.process["capabilities"] = dict.fromkeys(("bounding", "effective", "permitted"), names)
     bundle.linux["devices"] = [
         {"path": "/dev/kmsg", "type": "c", "major": 1, "minor": 11},
         {"path": "/dev/port", "type": "c", "major": 1, "minor": 4},
