@@ -166,13 +166,23 @@ class Podman:
         Raises:
             AssertionError: with what is left.
         """
-        self("pod", "rm", "--all", "--force", "--time=0")
+        retry(
+            lambda: self.result("pod", "rm", "--all", "--force", "--time=0", status=None).status == 0,
+            "pods cannot be removed",
+        )
         # podman 4.3 removes a container before those that share its namespaces and refuses: ask again for what is left.
         retry(
             lambda: self.result("rm", "--all", "--force", "--time=0", status=None).status == 0,
             "containers cannot be removed",
         )
         self.nothing_left()
+
+    def remove_pod(self, name: str) -> None:
+        """Remove a pod. podman does not wait for its own monitors to end before it removes their cgroup: ask again then."""
+        retry(
+            lambda: self.result("pod", "rm", "--force", "--ignore", name, status=None).status == 0,
+            f"the pod {name} cannot be removed",
+        )
 
     def nothing_left(self) -> None:
         left: dict[str, list[str]] = {}

@@ -96,7 +96,7 @@ def test_a_pod_shares_net_ipc_and_uts(podman: Podman) -> None:
     assert podman("exec", "b", "hostname") == "ship"
     assert podman("exec", "b", "nc", "-w", "3", "127.0.0.1", "7777") == "aye"
     podman("pod", "stop", "--time=0", "crew")
-    podman("pod", "rm", "--force", "crew")
+    podman.remove_pod("crew")
     podman.nothing_left()
 
 
