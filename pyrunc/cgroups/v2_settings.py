@@ -117,7 +117,8 @@ def _block(block: dict[str, Any], at: str) -> list[Setting]:
             found.append(_weight(f"{device['major']}:{device['minor']} ", weight, here + "/weight"))
     for key, word in _THROTTLE.items():
         for i, device in enumerate(block.get(key) or ()):
-            value = f"{device['major']}:{device['minor']} {word}={device['rate']}"
+            # 0 takes a limit away on v1, whose numbers these are; here "max" does, and 0 is refused
+            value = f"{device['major']}:{device['minor']} {word}={device['rate'] or 'max'}"
             found.append(Setting("io", "io.max", value, f"{at}/{key}/{i}"))
     return found
 

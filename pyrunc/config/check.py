@@ -58,7 +58,10 @@ def _valid_object(value: dict[str, Any], node: Any) -> bool:
             return False
     for name, item in value.items():
         expected = properties.get(name)
-        if expected is not None and not valid(item, expected):
+        if expected is None:
+            if name in meant(value, properties):
+                return False  # until `go_decoded` has named it
+        elif not valid(item, expected):
             return False
     return not alternatives or any(
         all(name in value for name in names) and all(value.get(name, c) == c for name, c in fixed.items())
@@ -71,9 +74,8 @@ def go_decoded(value: Any, node: Any) -> Any:
 
     Go's decoder, through which other runtimes see a configuration, takes null for "not set", and its encoder
     writes null for an empty list that isn't omitempty. What comes after this never meets a null.
-    It also takes a name in other letters' case (``pagesize``) for the one that it knows. Elsewhere such a name is one
-    that the specification does not know and wants ignored; but where a property is required and only that one is
-    there, nothing else can be meant.
+    It also takes a name in other letters' case (``CPU``, ``pagesize``) for the one that it knows, and configurations
+    made by hand are written for runc: such a name counts here too, if the right one is not there.
     """
     if type(node) is not tuple or node[0] is int:
         return value
@@ -84,13 +86,19 @@ def go_decoded(value: Any, node: Any) -> Any:
     if node[0] is dict:
         return {name: go_decoded(item, node[1]) for name, item in value.items()}
     known = node[1]
-    meant = {name.lower(): name for name in node[2] if name not in value}
-    named = {meant.get(name.lower(), name): item for name, item in value.items()} if meant else value
+    names = meant(value, known)
+    named = {names.get(name, name): item for name, item in value.items()} if names else value
     return {
         name: go_decoded(item, known.get(name, object))
         for name, item in named.items()
         if item is not None or name not in known
     }
+
+
+def meant(value: dict[str, Any], properties: dict[str, Any]) -> dict[str, str]:
+    """Names in `value` that differ in nothing but case from a property that it lacks: name -> the property's."""
+    lacking = {name.lower(): name for name in properties if name not in value}
+    return {name: lacking[name.lower()] for name in value if name not in properties and name.lower() in lacking}
 
 
 def unknown(value: Any, node: Any, at: str = "") -> list[str]:

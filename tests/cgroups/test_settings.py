@@ -204,6 +204,10 @@ V2: list[tuple[dict[str, Any], list[tuple[str, str, str]]]] = [
         ],
     ),
     (
+        {"blockIO": {"throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 0}]}},
+        [("io.max", "8:0 rbps=max", "/blockIO/throttleReadBpsDevice/0")],
+    ),
+    (
         {"hugepageLimits": [{"pageSize": "1GB", "limit": 1}]},
         [
             ("hugetlb.1GB.max", "1", "/hugepageLimits/0"),

@@ -259,15 +259,25 @@ def test_functions_say_what_their_patterns_say(pattern: str) -> None:
     assert {text: function(text) for text in TEXTS} == {text: bool(ecma.search(text)) for text in TEXTS}
 
 
-def test_a_required_name_in_another_case_is_meant() -> None:
-    """runc's own tests have it, and engines whose configurations only Go has read may."""
+def test_a_name_in_another_case_is_meant() -> None:
+    """As Go's decoder has it: runc's own tests rely on it, and configurations that only runc has read may."""
     limits = [{"pagesize": "2MB", "limit": 1}, {"pageSize": "1GB", "pagesize": "2MB", "LIMIT": 2}]
-    found = go_decoded({"hugepageLimits": limits, "cpu": {"Shares": 5}}, RESOURCES)
-    assert found["hugepageLimits"] == [
-        {"pageSize": "2MB", "limit": 1},
-        {"pageSize": "1GB", "pagesize": "2MB", "limit": 2},
-    ]
-    assert found["cpu"] == {"Shares": 5}  # not required: a property unknown to the specification
+    resources = {"hugepageLimits": limits, "CPU": {"Shares": 5, "cpus": "0", "CPUS": "1"}, "mine": {"CPU": 1}}
+    assert not valid(resources, RESOURCES)  # there is something to decode
+    found = go_decoded(resources, RESOURCES)
+    assert found == {
+        "hugepageLimits": [
+            {"pageSize": "2MB", "limit": 1},
+            {"pageSize": "1GB", "pagesize": "2MB", "limit": 2},  # where the right name is there, it counts
+        ],
+        "cpu": {"shares": 5, "cpus": "0", "CPUS": "1"},
+        "mine": {"CPU": 1},
+    }
+    assert valid(found, RESOURCES)
+
+
+def test_a_name_in_another_case_is_held_to_its_type() -> None:
+    assert not valid(go_decoded({"CPU": {"Shares": "many"}}, RESOURCES), RESOURCES)
 
 
 def test_nulls_of_known_properties_go() -> None:
