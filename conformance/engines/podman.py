@@ -178,7 +178,7 @@ class Podman:
         self.nothing_left()
 
     def remove_pod(self, name: str) -> None:
-        """Remove a pod. podman does not wait for its own monitors to end before it removes their cgroup: ask again then."""
+        """Remove a pod; again, if podman did not wait for its own monitors to end before it removed their cgroup."""
         retry(
             lambda: self.result("pod", "rm", "--force", "--ignore", name, status=None).status == 0,
             f"the pod {name} cannot be removed",
