@@ -363,8 +363,15 @@ def _device(kind: str, major: int, minor: int, version: int, superset: bool) -> 
 
 
 def pointer_of(reason: str, properties: Iterable[Property]) -> str:
-    """The pointer of the property that an error of systemd's names, "" if it names none."""
-    for one in properties:
-        if one.pointer and one.name in reason:
+    """The pointer of the property that an error of systemd's names, or can only be about; "" if it can't be told.
+
+    Of a value of the wrong type systemd says no more than that it is wrong. Of ours none is, so an annotation's is.
+    """
+    known = [one for one in properties if one.pointer]
+    for one in known:
+        if one.name in reason:
             return one.pointer
-    return ""
+    annotated = [one.pointer for one in known if one.pointer.startswith("/annotations/")]
+    if "Unexpected message contents" not in reason or not annotated:
+        return ""
+    return annotated[0] if len(annotated) == 1 else "/annotations"

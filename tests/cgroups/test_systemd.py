@@ -225,6 +225,14 @@ def test_the_error_is_about_the_property_that_it_names() -> None:
     assert pointer_of("Slice is bad", known) == ""
 
 
+@pytest.mark.parametrize(("names", "pointer"), [((), ""), (("A",), "/annotations/A"), (("A", "B"), "/annotations")])
+def test_a_property_of_the_wrong_type_is_an_annotation(names: tuple[str, ...], pointer: str) -> None:
+    """systemd does not name it."""
+    known = [Property("TasksMax", "t", 5, "/linux/resources/pids/limit")]
+    known += [Property(name, "s", "a", f"/annotations/{name}") for name in names]
+    assert pointer_of("Failed to set unit properties: Unexpected message contents", known) == pointer
+
+
 # -- device rules
 
 
