@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import re
 from typing import Any
 
 import pytest
 
-from conformance.harness import Bundle, Container, Json, alive, namespace, spec, until, xfail_on
+from conformance.harness import Bundle, Container, Json, alive, namespace, requires, spec, until, xfail_on
 
 HOOKS = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"]
 OF_CREATE = HOOKS[:3]
@@ -454,3 +455,44 @@ def test_hooks_get_no_descriptors(bundle: Bundle, container: Container, kind: st
     ]
     outputs = {container.created._out, container.created._err} if container.created else set()
     assert set(foreign) <= outputs, links
+
+
+@spec("config.md#createcontainer-hooks", "The createContainer hooks MUST be executed in the container namespace.")
+@xfail_on("crun", "crun 1.8 runs it in the host's directory")
+def test_create_container_s_directory_is_the_root(bundle: Bundle, container: Container) -> None:
+    """Hooks that put libraries in place (hooks of GPUs do) name them below "."."""
+    bundle.file("/mark")
+    bundle.config["hooks"] = {"createContainer": [hook("/bin/sh", "-c", "mkdir made && test -e mark")]}
+    assert container.output("ls", "-d", "/made") == "/made\n"
+
+
+@spec("config.md#posix-platform-hooks", "Hooks MUST be called in the listed order.")
+@pytest.mark.parametrize("kind", HOOKS[:5])
+@requires(lambda runtime: "crun tells no hook's place" if runtime.name == "crun" else None)
+def test_the_error_names_the_hook(bundle: Bundle, container: Container, kind: str) -> None:
+    """runc's words; engines show them to their user."""
+    bundle.args("true")
+    bundle.config["hooks"] = {kind: [hook("/bin/true"), hook("/bin/false")]}
+    result = container.run()
+    assert result.status != 0
+    assert re.search(rf"error running (hook|{kind} hook) #1: ", result.stderr), result
+
+
+@spec("config-linux.md#seccomp", "syscalls (array of objects, OPTIONAL) - match a syscall in seccomp.")
+@pytest.mark.parametrize("no_new_privileges", [True, False])
+def test_start_container_hooks_are_under_the_filter(
+    bundle: Bundle, container: Container, no_new_privileges: bool
+) -> None:
+    """They are processes of the container. How one ended is told in the words that runc has for a signal."""
+    bundle.args("true")
+    bundle.process["noNewPrivileges"] = no_new_privileges
+    bundle.linux["seccomp"] = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_KILL"}],
+    }
+    bundle.process["rlimits"] = [{"type": "RLIMIT_CORE", "soft": 0, "hard": 0}]
+    bundle.config["hooks"] = {"startContainer": [hook("/bin/mkdir", "/tmp/x")]}
+    result = container.run()
+    assert result.status != 0
+    if container.runtime.name != "crun":
+        assert "bad system call" in result.stderr, result

@@ -18,6 +18,7 @@ from conformance.harness import (
     Container,
     Terminal,
     not_applicable,
+    requires,
     spec,
     until,
     xfail_on,
@@ -286,3 +287,12 @@ def test_foreground_exec(container: Container, foreground: Foreground) -> None:
     assert running.wait().status == 4
     assert termios.tcgetattr(foreground.slave) == foreground.before
     until(lambda: container.status == "running", "the container runs on")
+
+
+@spec("config.md#process", TERMINAL)
+@requires(lambda runtime: "runc wants a controlling terminal" if runtime.name == "runc" else None)
+@xfail_on("crun", "crun 1.8 passes carriage returns on")
+def test_foreground_output_to_a_file(tty: Bundle, container: Container) -> None:
+    """What goes to a file or a pipe is what the program wrote, as under runc: a newline gets no carriage return."""
+    tty.sh("echo one; echo two")
+    assert container.run().stdout == "one\ntwo\n"

@@ -155,7 +155,7 @@ def context(container_id: str, bundle: str, config: dict[str, Any], log: Log | N
     if log is not None:
         ctx.warn = log.warn
         if log.verbose:
-            ctx.trace = log.trace
+            ctx.trace, ctx.debug = log.trace, log.debug
         if log.fd > 2:
             ctx.keep.add(log.fd)
     return ctx

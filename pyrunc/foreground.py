@@ -71,6 +71,7 @@ class Foreground:
             self._master = receive_descriptor(self._socket)
             if self._master < 0:
                 raise Error("the container's terminal did not arrive")
+            self._bare_newlines()
             self._raw_mode()
             self._resize()
 
@@ -152,6 +153,15 @@ class Foreground:
                 return
             os.waitpid(found.si_pid, 0)
 
+    def _bare_newlines(self) -> None:
+        """Have the container's terminal pass a newline on as it is. What is a file or a pipe wants no carriage return,
+        and where our own output is a terminal, that adds one."""
+        import termios
+
+        settings = termios.tcgetattr(self._master)
+        settings[1] &= ~termios.ONLCR
+        termios.tcsetattr(self._master, termios.TCSANOW, settings)
+
     def _raw_mode(self) -> None:
         """Pass every key to the container's terminal, which does its own line editing."""
         import termios
@@ -165,7 +175,6 @@ class Foreground:
                     termios.IGNBRK | termios.BRKINT | termios.PARMRK | termios.ISTRIP
                     | termios.INLCR | termios.IGNCR | termios.ICRNL | termios.IXON
                 )  # fmt: skip
-                raw[1] &= ~termios.OPOST
                 raw[2] = raw[2] & ~(termios.CSIZE | termios.PARENB) | termios.CS8
                 raw[3] &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN)
                 termios.tcsetattr(fd, termios.TCSANOW, raw)

@@ -242,11 +242,16 @@ def exec_steps(
     return [*steps, *_set_up(spaces, Tell("set up")), *_limits(process, config), Await("ready")]
 
 
-def hooks(config: dict[str, Any], kind: str, status: str, *, inside: bool = False) -> list[Step]:
+def hooks(
+    config: dict[str, Any], kind: str, status: str, *, inside: bool = False, seccomp: Filter | None = None
+) -> list[Step]:
     """The hooks of one kind, in their order, which are told that the container's status is `status`."""
     entries = config.get("hooks", {}).get(kind, ())
     if not entries:
         return []
     from pyrunc.steps.hooks import RunHook
 
-    return [RunHook(kind, hook, status, f"/hooks/{kind}/{i}", inside=inside) for i, hook in enumerate(entries)]
+    return [
+        RunHook(kind, hook, status, f"/hooks/{kind}/{i}", inside=inside, seccomp=seccomp)
+        for i, hook in enumerate(entries)
+    ]

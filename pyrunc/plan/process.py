@@ -104,7 +104,8 @@ def process_steps(
     if not joining:
         from pyrunc.plan import hooks
 
-        steps += hooks(config, "startContainer", "created", inside=True)
+        # As under runc, the filter is theirs too; each puts itself under it, and init is still free of it
+        steps += hooks(config, "startContainer", "created", inside=True, seccomp=seccomp)
     steps.append(s.PrepareExec())
     if seccomp is not None:
         steps.append(s.LoadSeccomp(seccomp.program, seccomp.flags))

@@ -41,6 +41,7 @@ class Context:
         mounts: (path, mount ID) of what was mounted for it in the runtime's mount namespace.
         keep: descriptors that init does not close, besides those named here (a debug log).
         trace: called with each step before it runs (`--debug`).
+        debug: called with a line that only `--debug` asks for.
         warn: called with a line that the user should see although nothing failed.
     """
 
@@ -50,6 +51,7 @@ class Context:
         "channel",
         "config",
         "console_fd",
+        "debug",
         "environment",
         "executable",
         "id",
@@ -95,6 +97,7 @@ class Context:
         self.mounts: list[tuple[str, int]] = []
         self.keep: set[int] = set()
         self.trace: Callable[[Step], None] | None = None
+        self.debug: Callable[[str], None] = _ignore
         self.warn: Callable[[str], None] = _ignore
 
     def peer(self) -> Channel:
@@ -104,7 +107,7 @@ class Context:
 
 
 def _ignore(line: str) -> None:
-    """Nobody asked to be warned."""
+    """Nobody asked to be told."""
 
 
 class Hangup(Error):

@@ -14,6 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from pyrunc.seccomp import Filter
     from pyrunc.steps.context import Context
 
 
@@ -23,9 +24,10 @@ class RunHook(Step):
     Attributes:
         status: the container status that the hook is told.
         inside: the hook runs in the container's namespaces, so it is told the process ID seen there.
+        seccomp: a filter that the hook is put under, as the container's program will be.
     """
 
-    __slots__ = ("hook", "inside", "kind", "status")
+    __slots__ = ("hook", "inside", "kind", "seccomp", "status")
 
     def __init__(
         self,
@@ -35,12 +37,14 @@ class RunHook(Step):
         origin: str,
         *,
         inside: bool = False,
+        seccomp: Filter | None = None,
     ) -> None:
         super().__init__(origin)
         self.kind = kind
         self.hook = hook
         self.status = status
         self.inside = inside
+        self.seccomp = seccomp
 
     def describe(self) -> str:
         return f"{self.kind} hook {self.hook['path']}"
@@ -68,11 +72,19 @@ class RunHook(Step):
 
                 close_range(3, 0xFFFFFFFF, CLOSE_RANGE_CLOEXEC)  # what the caller left open is not for hooks either
                 reset_signals()
+                # As under runc; the specification does not say. createContainer hooks see the root that is to be the
+                # container's, startContainer hooks are where its process is
                 if not self.inside:
-                    os.chdir(ctx.bundle)  # as under runc; the specification does not say
+                    os.chdir(ctx.bundle)
+                elif ctx.root_fd >= 0:
+                    os.fchdir(ctx.root_fd)
                 os.dup2(stdin_r, 0)
                 os.dup2(output_w, 1)
                 os.dup2(output_w, 2)
+                if self.seccomp is not None:
+                    from pyrunc.linux.seccomp import load_filter
+
+                    load_filter(self.seccomp.program, self.seccomp.flags)
                 os.execve(path, arguments, environment)
             except OSError as e:
                 os.write(failure_w, os.strerror(e.errno or 0).encode())
@@ -94,12 +106,18 @@ class RunHook(Step):
             os.close(failure_r)
         if failure:
             # said in words of our own: engines take "no such file" for the container's command (see errors.py)
-            raise Error("could not be run: " + failure.replace("No such file or directory", "it does not exist"))
+            reason = failure.replace("No such file or directory", "it does not exist")
+            raise self._error(f"could not be run: {reason}")
         if status:
             code = os.waitstatus_to_exitcode(status)
-            how = f"exit status {code}" if code >= 0 else f"signal {-code}"
+            how = f"exit status {code}" if code >= 0 else f"signal {-code} ({_words(-code)})"
             said = output.decode(errors="replace").strip()[-512:]
-            raise Error(f"failed with {how}" + (f": {said}" if said else ""))
+            raise self._error(f"failed with {how}" + (f": {said}" if said else ""))
+
+    def _error(self, what: str) -> Error:
+        """In the words that runc has for it, with the hook's place in its list."""
+        place = self.origin.rpartition("/")[2]
+        return Error(f"{self.hook['path']} {what}", action=f"error running {self.kind} hook #{place}")
 
     def _environment(self, ctx: Context) -> dict[Any, Any]:
         given = self.hook.get("env")
@@ -153,7 +171,7 @@ class RunHook(Step):
                     else:
                         return None, output
                 if deadline is not None and time.monotonic() >= deadline:
-                    raise Error(f"ran longer than its timeout of {timeout} s and was killed")
+                    raise self._error(f"ran longer than its timeout of {timeout} s and was killed")
         finally:
             if not ended:
                 os.kill(pid, 9)
@@ -168,3 +186,10 @@ class RunHook(Step):
             return os.read(output_r, 65536)
         except BlockingIOError:
             return b""
+
+
+def _words(signal: int) -> str:
+    """What a signal is called, as Go and so runc writes it: "bad system call"."""
+    import _signal
+
+    return (_signal.strsignal(signal) or "unknown").lower()

@@ -341,6 +341,7 @@ class LoadSeccomp(Step):
     def run(self, ctx: Context) -> None:
         from pyrunc.linux.seccomp import load_filter
 
+        ctx.debug(f"seccomp filter flags: {self.flags}")  # runc's words, which its tests look for
         load_filter(self.program, self.flags)
         ctx.trace = None  # a line in the log would be a system call of ours under the program's filter
 

@@ -14,6 +14,7 @@ from pyrunc.seccomp import Filter
 from pyrunc.steps import Step
 from pyrunc.steps import process as s
 from pyrunc.steps.apparmor import ChangeProfile
+from pyrunc.steps.hooks import RunHook
 from pyrunc.steps.runtime import StartInit
 
 T = TypeVar("T", bound=Step)
@@ -118,6 +119,7 @@ def test_start_container_hooks_are_between_start_and_the_filter() -> None:
     first = found.index("RunHook")
     assert found[first : first + 2] == ["RunHook"] * 2
     assert found.index("WaitForStart") < first < found.index("LoadSeccomp")
+    assert [step.seccomp for step in plan(hooks=hooks) if isinstance(step, RunHook)] == [FILTER, FILTER]
 
 
 def test_hooks_are_not_for_a_process_that_joins() -> None:
