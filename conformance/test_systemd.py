@@ -303,7 +303,7 @@ def test_a_quota_that_systemd_can_not_keep_is_rounded_up(bundle: Bundle, contain
 
 def _nodes(bundle: Bundle) -> None:
     """Give the container two device nodes that no rule names by itself, and what else it takes to open them."""
-    bundle.process["capabilities"] = dict.fromkeys(("bounding", "effective", "permitted"), ["CAP_SYSLOG"])
+    bundle.process["capabilities"] = {kind: ["CAP_SYSLOG"] for kind in ("bounding", "effective", "permitted")}
     bundle.linux["devices"] = [
         {"path": "/dev/kmsg", "type": "c", "major": 1, "minor": 11},
         {"path": "/dev/loop-control", "type": "c", "major": 10, "minor": 237},
