@@ -5,7 +5,6 @@ from __future__ import annotations
 from pyrunc.config.texts import (
     absolute,
     absolute_or_empty,
-    device_access,
     memory_bandwidth,
     one_line,
     page_size,
@@ -209,13 +208,7 @@ DEVICE: Any = (
 NET_DEVICE: Any = (object, {"name": str}, (), ())
 DEVICE_RULE: Any = (
     object,
-    {
-        "allow": bool,
-        "type": frozenset({"a", "b", "c"}),
-        "major": INT64,
-        "minor": INT64,
-        "access": device_access,
-    },
+    {"allow": bool, "type": frozenset({"a", "b", "c"}), "major": INT64, "minor": INT64, "access": str},
     ("allow",),
     (),
 )

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
 
 _DIGITS = frozenset("0123456789")
 _IDENTIFIER = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-")
-_RWM = frozenset("rwm")
 
 
 def absolute(text: str) -> bool:
@@ -28,10 +27,6 @@ def one_line(text: str) -> bool:
 
 def memory_bandwidth(text: str) -> bool:
     return text.startswith("MB:") and "\n" not in text
-
-
-def device_access(text: str) -> bool:
-    return _RWM.issuperset(text)
 
 
 def page_size(text: str) -> bool:
@@ -74,7 +69,6 @@ PATTERNS: dict[str, tuple[Callable[[str], bool], str]] = {
     r"^(/|$)": (absolute_or_empty, "an absolute path"),
     r"^[^\n]*$": (one_line, "a single line"),
     r"^MB:[^\n]*$": (memory_bandwidth, "a line that begins with MB:"),
-    r"^[rwm]*$": (device_access, "made of r, w and m"),
     r"^[1-9][0-9]*[KMG]B$": (page_size, "a page size like 64KB, 2MB or 1GB"),
     _SEMVER: (semver, "a version like 1.3.0 (Semantic Versioning 2.0.0)"),
 }

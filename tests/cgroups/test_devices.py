@@ -76,6 +76,12 @@ def test_a_rule_for_all_types_that_is_not_for_all_devices_is_for_both_types() ->
     assert build([{"allow": True, "type": "a", "access": "r"}], "").exceptions[("b", -1, -1)] == READ | MKNOD
 
 
+def test_letters_that_are_no_access_mean_nothing() -> None:
+    """runc's own tests have "rwa"."""
+    assert build([rule(True, "c", 1, 1, "rx")], "").exceptions[("c", 1, 1)] == READ
+    assert build([ALLOW_ALL, rule(False, "c", 7, 1, "rwa")], "").exceptions[("c", 7, 1)] == READ | WRITE
+
+
 def test_negative_numbers_and_none_are_wildcards() -> None:
     found = build([rule(True, "c", -1, 3, "r"), rule(True, "c", 4, None, "r")], "")
     assert found.exceptions[("c", -1, 3)] == found.exceptions[("c", 4, -1)] == READ
@@ -89,7 +95,7 @@ def test_negative_numbers_and_none_are_wildcards() -> None:
         ([ALLOW_ALL, rule(False, "b", 8, None, "w"), rule(True, "b", 8, 0, "w")], "/d/2"),
         ([ALLOW_ALL, rule(False, "c", 136, 3, "w"), rule(True, "c", 136, 3, "w"), rule(False, "c", None, 3,
         "r")], "/d"), ([{"allow": True, "type": "c", "major": 1, "minor": 1}], "/d/0"), ([rule(True, "c", 1,
-        1, "rx")], "/d/0"), ([rule(True, "c", 1 << 32, 1, "r")], "/d/0"),
+        1, "x")], "/d/0"), ([rule(True, "c", 1 << 32, 1, "r")], "/d/0"),
     ],
 )  # fmt: skip
 def test_what_the_kernel_can_not_do_is_refused(rules: list[dict[str, Any]], pointer: str) -> None:
