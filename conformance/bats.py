@@ -137,7 +137,7 @@ def differences(results: list[dict[str, Any]]) -> list[str]:
 
 
 def about(runtimes: list[str]) -> list[dict[str, Any]]:
-    """A table's head for each runtime: its name (the path, where a name is another's too), path and version.
+    """A table's head for each runtime: its name (the path, where another has the same), path, and what it says it is.
 
     Raises:
         SystemExit: one is not there or can't tell its version.
@@ -151,8 +151,8 @@ def about(runtimes: list[str]) -> list[dict[str, Any]]:
         told = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
         if told.returncode or not told.stdout:
             raise SystemExit(f"{path} --version: {told.stderr.strip() or 'says nothing'}")
-        version = told.stdout.splitlines()[0].split()[-1]
-        heads.append({"name": os.path.basename(path), "path": path, "version": version})
+        words = told.stdout.splitlines()[0].split()
+        heads.append({"name": os.path.basename(path), "path": path, "program": words[0], "version": words[-1]})
     names = [head["name"] for head in heads]
     for head in heads:
         if names.count(head["name"]) > 1:

@@ -108,7 +108,9 @@ def create(
     steps += _delegate(config, spaces)
     if waits:
         steps.append(Tell("set up"))
-    outside = hooks(config, "prestart", "creating") + hooks(config, "createRuntime", "creating")
+    # "created" is the status "after step 2 in the lifecycle" (runtime.md), and all hooks come after that. runc says
+    # "creating" to those of create.
+    outside = hooks(config, "prestart", "created") + hooks(config, "createRuntime", "created")
     if outside:
         steps += [Await("mounted"), *outside, Tell("hooked")]
     return [*steps, *_limits(process, config), Await("ready")]
@@ -189,7 +191,7 @@ def _init_steps(
     steps += rootfs.mounts
     if any(config.get("hooks", {}).get(kind) for kind in ("prestart", "createRuntime")):
         steps += [Tell("mounted"), Await("hooked")]
-    steps += hooks(config, "createContainer", "creating", inside=True)
+    steps += hooks(config, "createContainer", "created", inside=True)
     if name := config.get("hostname"):
         steps.append(namespaces.SetHostname(name))
     if name := config.get("domainname"):

@@ -96,7 +96,7 @@ class RunHook(Step):
             os.close(fd)
         try:
             # a hook that works on a container to be ends with it; inside init can't outlive itself anyway
-            init = ctx.init_pid if self.status == "creating" and not self.inside else 0
+            init = ctx.init_pid if self.kind in ("prestart", "createRuntime") else 0
             status, output = self._finish(pid, init, stdin_w, output_r, jsonio.dumps(state).encode())
             if status is None:
                 ctx.peer().farewell()
