@@ -175,7 +175,7 @@ class Pod:
     def remove_cgroup(self) -> None:
         # On version 1 the runtime has made the pod's directory in the hierarchies that make_cgroup needs none of.
         for directory in [CGROUPS / self.name, *CGROUPS.glob(f"*/{self.name}")]:
-            if directory.is_dir():  # still: `cpu` and `cpuacct` may be names of one hierarchy
+            if (directory / "cgroup.procs").exists():  # still: `cpu` and `cpuacct` may be names of one hierarchy
                 directory.rmdir()
 
     def connect(self, pod: int, outside: int) -> None:
