@@ -184,6 +184,18 @@ def test_delete_ends_what_init_left(bundle: Bundle, container: Container) -> Non
 # ------------------------------------------------------------------------------------------ illegal transitions
 
 
+@spec("runtime.md#start", "This operation MUST generate an error if process was not set.")
+@xfail_on("crun", "crun's start says so and ends with status 0")
+def test_start_without_a_process(bundle: Bundle, container: Container) -> None:
+    del bundle.config["process"]
+    if container.create(check=False).status:
+        not_applicable("the runtime makes no container without a process")
+    started = container.start(check=False)
+    assert started.status != 0
+    assert "process" in started.stderr
+    container.delete("--force")
+
+
 @spec(
     "runtime.md#start",
     "Attempting to start a container that is not created MUST have no effect on the container and MUST"

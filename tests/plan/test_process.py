@@ -122,13 +122,35 @@ def test_start_container_hooks_are_between_start_and_the_filter() -> None:
     assert [step.seccomp for step in plan(hooks=hooks) if isinstance(step, RunHook)] == [FILTER, FILTER]
 
 
+def test_the_hooks_before_start_are_told_created() -> None:
+    """runtime.md: the status is "created" after "step 2 in the lifecycle"; these hooks are steps 3 to 7."""
+    before = ("prestart", "createRuntime", "createContainer", "startContainer")
+    config = {
+        "ociVersion": "1.3.0",
+        "root": {"path": "rootfs"},
+        "process": process(),
+        "hooks": {kind: [{"path": "/hook"}] for kind in before},
+        "linux": {"namespaces": [{"type": "mount"}]},
+    }
+    steps = created(config)
+    init = only(steps, StartInit).init
+    found = [(step.kind, step.status, step.inside) for step in [*steps, *init] if isinstance(step, RunHook)]
+    assert found == [(kind, "created", kind in before[2:]) for kind in before]
+
+
 def test_hooks_are_not_for_a_process_that_joins() -> None:
     assert "RunHook" not in names(plan(hooks={"startContainer": [{"path": "/one"}]}, joining=True))
 
 
+def created(config: dict[str, Any]) -> list[Step]:
+    """The runtime's steps of create."""
+    manager: Any = type("Manager", (), {"settings": lambda self, resources: [], "unit": None})()
+    return planner.create(config, "/bundle", "c", manager, planner.Options(), FILTER)
+
+
 def whole(kind: str, **more: Any) -> list[Step]:
     """Init's steps of create or exec: a container with everything that has to do with AppArmor's place."""
-    config = {
+    config: dict[str, Any] = {
         "ociVersion": "1.3.0",
         "root": {"path": "rootfs"},
         "hostname": "h",
@@ -141,10 +163,9 @@ def whole(kind: str, **more: Any) -> list[Step]:
         },
     }
     if kind == "create":
-        manager: Any = type("Manager", (), {"settings": lambda self, resources: [], "unit": None})()
-        steps = planner.create(config, "/bundle", "c", manager, planner.Options(), FILTER)
+        steps = created(config)
     else:
-        steps = planner.exec_steps(config, config["process"], "c", planner.Options(), FILTER)  # type: ignore[arg-type]
+        steps = planner.exec_steps(config, config["process"], "c", planner.Options(), FILTER)
     return only(steps, StartInit).init
 
 
