@@ -62,6 +62,13 @@ class Birth:
         if log is not None and log.verbose:
             for pointer in config.notes(self.config):
                 log.debug(f"{pointer}: not in the specification, ignored")
+        resources = self.config.get("linux", {}).get("resources", {})
+        if (resources.get("cpu") or {}).get("idle") or "cpu.idle" in (resources.get("unified") or {}):
+            from pyrunc.config.resources import weightless
+
+            self.config["linux"]["resources"], note = weightless(resources)
+            if note and log is not None:
+                log.warn(note)
         unprivileged = os.geteuid() != 0
         self.saved_options = {"no_pivot": no_pivot, "new_keyring": not no_new_keyring, "unprivileged": unprivileged}
         self.manager = cgroups.manager(

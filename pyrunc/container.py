@@ -488,7 +488,9 @@ class Container:
         from pyrunc import config
         from pyrunc.config import resources as rules
 
-        new = rules.given(config.check_resources(resources))
+        new, note = rules.weightless(rules.given(config.check_resources(resources)))
+        if note:
+            self._warn(note)
         state = self._state
         if state.status() == "creating":
             raise Error("container is not completely created")  # whose maker has the lock, and may wait for our caller

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pyrunc import jsonio, seccomp
 from pyrunc.cli.program import write
 from pyrunc.linux.process import CAPABILITIES, NAMESPACES
+from pyrunc.linux.scheduling import MEMORY_FLAGS, MEMORY_MODES
 from pyrunc.plan import mountopts
 from pyrunc.version import OCI_VERSION, OCI_VERSION_MIN, __version__
 
@@ -45,7 +46,7 @@ def structure() -> dict[str, Any]:
             "seccomp": seccomp.features(),
             "apparmor": {"enabled": True},
             "selinux": {"enabled": False},
-            "memoryPolicy": {"modes": [], "flags": []},
+            "memoryPolicy": {"modes": list(MEMORY_MODES), "flags": list(MEMORY_FLAGS)},
             "intelRdt": {"enabled": False, "schemata": False, "monitoring": False},
             "mountExtensions": {"idmap": {"enabled": False}},
             "netDevices": {"enabled": False},

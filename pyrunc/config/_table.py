@@ -112,7 +112,7 @@ IO_PRIORITY: Any = (
         "class": frozenset({"IOPRIO_CLASS_BE", "IOPRIO_CLASS_IDLE", "IOPRIO_CLASS_RT"}),
         "priority": (int, 0, 7),
     },
-    ("class", "priority"),
+    ("class",),
     (),
 )
 EXEC_C_P_U_AFFINITY: Any = (object, {"initial": str, "final": str}, (), ())

@@ -105,7 +105,8 @@ def _in_words(error: Any, at: str) -> Error:
     value, limit = _short(error.instance), error.validator_value
     if error.validator == "required":
         missing = next(name for name in limit if error.message.startswith(repr(name)))
-        return Error("is required", pointer=pointer(at, missing))
+        kind = error.schema["properties"].get(missing, {})
+        return Error(_invalid(kind) + "is required", pointer=pointer(at, missing))
     words: dict[str, Callable[[], str]] = {
         "type": lambda: f"{value} is not {_TYPES[limit]}",
         "enum": lambda: f"{value} is not one of {', '.join(limit)}",
@@ -116,7 +117,12 @@ def _in_words(error: Any, at: str) -> Error:
         "minLength": lambda: "has a name that is empty",
         "anyOf": lambda: f"needs {' or '.join(' and '.join(one['required']) for one in limit if 'required' in one)}",
     }
-    return Error(words[error.validator](), pointer=at)
+    return Error(_invalid(error.schema) + words[error.validator](), pointer=at)
+
+
+def _invalid(schema: dict[str, Any]) -> str:
+    """What a value is called in messages: where the schema has a title for it, others look for these words."""
+    return f"invalid {schema['title']}: " if "title" in schema and "$schema" not in schema else ""
 
 
 def _short(value: Any) -> str:

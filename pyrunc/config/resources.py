@@ -75,6 +75,9 @@ def merge(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     if memory.get("limit") == -1 and "swap" not in memory:
         # Memory without limit makes sense only with swap without limit.
         found["memory"] = {key: value for key, value in found["memory"].items() if key != "swap"}
+    if "shares" in new.get("cpu", {}) and "idle" not in new["cpu"]:
+        # A cgroup that has been given a weight is not idle: systemd sees to it, the kernel would have refused.
+        found["cpu"] = {key: value for key, value in found["cpu"].items() if key != "idle"}
     return found
 
 
@@ -96,6 +99,23 @@ def _merged(name: str, old: Any, new: Any) -> Any:
 
 def _same(one: dict[str, Any], other: dict[str, Any], keys: tuple[str, ...]) -> bool:
     return one == other if not keys else all(one[key] == other[key] for key in keys)
+
+
+def weightless(resources: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """Resources without the weight that a cgroup can't have which is to be idle (kernel/sched/fair.c,
+    sched_group_set_shares), and what to tell the user of it, "" where there is nothing.
+
+    As runc with systemd: idle is what counts.
+    """
+    cpu, unified = resources.get("cpu") or {}, resources.get("unified") or {}
+    left_out = ""
+    if cpu.get("idle") == 1 and cpu.get("shares"):
+        left_out = "cpu.shares"
+        resources = resources | {"cpu": {key: value for key, value in cpu.items() if key != "shares"}}
+    if unified.get("cpu.idle", "").strip() == "1" and "cpu.weight" in unified:
+        left_out = "cpu.weight"
+        resources = resources | {"unified": {key: value for key, value in unified.items() if key != "cpu.weight"}}
+    return resources, f"unable to apply both cpu.idle and {left_out}, which is left out" if left_out else ""
 
 
 def to_write(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:

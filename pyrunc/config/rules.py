@@ -50,6 +50,39 @@ def console_size(process: Config, at: str) -> None:
                 raise Error(f"{value} is more than 65535", pointer=f"{at}/consoleSize/{name}")
 
 
+def scheduler(process: Config, at: str) -> None:
+    """sched_setattr(2): what a policy has no use for is refused, as by runc."""
+    asked = process.get("scheduler")
+    if not asked:
+        return
+    policy, at = asked["policy"], f"{at}/scheduler"
+    if policy in ("SCHED_OTHER", "SCHED_BATCH") and not -20 <= (nice := asked.get("nice", 0)) <= 19:
+        raise Error(f"invalid scheduler.nice: {nice} is not from -20 to 19", pointer=f"{at}/nice")
+    if asked.get("priority") and policy not in ("SCHED_FIFO", "SCHED_RR"):
+        raise Error(f"goes with SCHED_FIFO or SCHED_RR, not with {policy}", pointer=f"{at}/priority")
+    for name in ("runtime", "deadline", "period"):
+        if asked.get(name) and policy != "SCHED_DEADLINE":
+            raise Error(f"goes with SCHED_DEADLINE, not with {policy}", pointer=f"{at}/{name}")
+
+
+def affinity(process: Config, at: str) -> None:
+    """config.md, execCPUAffinity: lists of CPUs."""
+    for name, cpus in process.get("execCPUAffinity", {}).items():
+        if name in ("initial", "final") and cpus:
+            from pyrunc.steps.scheduling import MOST_CPUS
+
+            _numbers(cpus, MOST_CPUS, f"{at}/execCPUAffinity/{name}", "not a list of CPUs")
+
+
+def _numbers(text: str, most: int, at: str, what: str) -> list[int]:
+    from pyrunc.linux.scheduling import number_list
+
+    try:
+        return number_list(text, most)
+    except ValueError as e:
+        raise Error(f"{what}: {e}", pointer=at) from None
+
+
 # -- identity and version ------------------------------------------------------------------------------------
 
 
@@ -222,6 +255,30 @@ def _space_of_sysctl(dotted: str, parts: list[str]) -> str | None:
     return "uts" if dotted in ("kernel.domainname", "kernel.hostname") else None
 
 
+# -- the process's kernel personality and memory -------------------------------------------------------------
+
+
+def personality(config: Config) -> None:
+    """config-linux.md, personality: no flag is defined yet."""
+    if config.get("linux", {}).get("personality", {}).get("flags"):
+        raise Error("no flags of a personality are supported", pointer="/linux/personality/flags")
+
+
+def memory_policy(config: Config) -> None:
+    """set_mempolicy(2): which modes have nodes, which have none."""
+    policy = config.get("linux", {}).get("memoryPolicy")
+    if not policy:
+        return
+    from pyrunc.steps.scheduling import MOST_NODES
+
+    at, mode, text = "/linux/memoryPolicy/nodes", policy["mode"], policy.get("nodes")
+    nodes = _numbers(text, MOST_NODES, at, "invalid memory policy node") if text else []
+    if mode in ("MPOL_DEFAULT", "MPOL_LOCAL") and nodes:
+        raise Error(f"{mode}: memory policy mode requires 0 nodes but got {len(nodes)}", pointer=at)
+    if mode not in ("MPOL_DEFAULT", "MPOL_LOCAL", "MPOL_PREFERRED") and not nodes:
+        raise Error(f"{mode}: memory policy mode requires at least one node but got 0", pointer=at)
+
+
 # -- devices, seccomp ----------------------------------------------------------------------------------------
 
 
@@ -263,15 +320,14 @@ def _check_action(action: str, holder: Config, at: str, name: str, errno_name: s
 
 # -- what this release leaves for later ----------------------------------------------------------------------
 
-_LATER_IN_PROCESS = ("selinuxLabel", "scheduler", "ioPriority", "execCPUAffinity")
-_LATER_IN_LINUX = ("mountLabel", "netDevices", "memoryPolicy", "personality")
+_LATER_IN_PROCESS = ("selinuxLabel",)
+_LATER_IN_LINUX = ("mountLabel", "netDevices")
 
 
 def later_in_process(process: Config, at: str) -> None:
     """config.md, valid values: what isn't supported is an error, never dropped. Empty values ask nothing."""
     for name in _LATER_IN_PROCESS:
-        value = process.get(name)
-        if value and (name != "execCPUAffinity" or value.get("initial") or value.get("final")):
+        if process.get(name):
             raise Error("not supported yet", pointer=f"{at}/{name}")
 
 
@@ -298,7 +354,14 @@ def later_in_mounts(config: Config) -> None:
 
 # -- the tables ----------------------------------------------------------------------------------------------
 
-PROCESS_RULES: tuple[Callable[[Config, str], None], ...] = (args, rlimits, console_size, later_in_process)
+PROCESS_RULES: tuple[Callable[[Config, str], None], ...] = (
+    args,
+    rlimits,
+    console_size,
+    scheduler,
+    affinity,
+    later_in_process,
+)
 
 RULES: tuple[Callable[[Config], None], ...] = (
     version,
@@ -310,6 +373,8 @@ RULES: tuple[Callable[[Config], None], ...] = (
     user,
     time_offsets,
     sysctls,
+    personality,
+    memory_policy,
     devices,
     seccomp,
     later_in_linux,

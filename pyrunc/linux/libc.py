@@ -62,14 +62,35 @@ _syscall = _SystemCall(_ctypes.dlsym(_HANDLE, "syscall"))
 
 #: Numbers of calls that glibc does not wrap. Those added since Linux 5.1 have one number on all architectures;
 #: the older ones differ between x86-64 and the kernel's generic table (include/uapi/asm-generic/unistd.h).
-_GENERIC = {"keyctl": 219, "seccomp": 277, "bpf": 280}
+_GENERIC = {"keyctl": 219, "seccomp": 277, "bpf": 280, "sched_setattr": 274, "ioprio_set": 30, "set_mempolicy": 237}
 _OLD = {
-    "x86_64": {"keyctl": 250, "seccomp": 317, "bpf": 321},
+    "x86_64": {
+        "keyctl": 250,
+        "seccomp": 317,
+        "bpf": 321,
+        "sched_setattr": 314,
+        "ioprio_set": 251,
+        "set_mempolicy": 238,
+    },
     "aarch64": _GENERIC,
     "riscv64": _GENERIC,
     "loongarch64": _GENERIC,
-    "s390x": {"keyctl": 280, "seccomp": 348, "bpf": 351},
-    "ppc64le": {"keyctl": 271, "seccomp": 358, "bpf": 361},
+    "s390x": {
+        "keyctl": 280,
+        "seccomp": 348,
+        "bpf": 351,
+        "sched_setattr": 345,
+        "ioprio_set": 282,
+        "set_mempolicy": 270,
+    },
+    "ppc64le": {
+        "keyctl": 271,
+        "seccomp": 358,
+        "bpf": 361,
+        "sched_setattr": 355,
+        "ioprio_set": 273,
+        "set_mempolicy": 261,
+    },
 }
 NR = {
     "open_tree": 428,

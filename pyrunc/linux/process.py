@@ -118,6 +118,15 @@ def prlimit(pid: int, resource: int, soft: int, hard: int) -> None:
     check(libc.prlimit64(pid, resource, struct.pack("=QQ", soft, hard), None))
 
 
+#: As many CPUs as no kernel has: it takes as much of a mask as it knows.
+_EVERY_CPU = b"\xff" * (64 * 1024 // 8)
+
+
+def allow_every_cpu() -> None:
+    """sched_setaffinity(2): let this thread run on every CPU of its cpuset, also those that come later."""
+    check(libc.sched_setaffinity(0, Long(len(_EVERY_CPU)), _EVERY_CPU))
+
+
 # --- prctl(2)
 PR_SET_DUMPABLE = 4
 PR_SET_KEEPCAPS = 8

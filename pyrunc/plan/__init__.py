@@ -10,11 +10,11 @@ The order of everything that happens to a container is decided in these few func
 from __future__ import annotations
 
 from pyrunc.linux import process as p
-from pyrunc.plan.process import asks_for_limits, process_steps, profile_steps, rlimit_steps
+from pyrunc.plan.process import affinity_steps, asks_for_limits, process_steps, profile_steps, rlimit_steps
 from pyrunc.plan.rootfs import RootfsSteps, rootfs_steps
 from pyrunc.steps import Step, namespaces
 from pyrunc.steps.cgroup import DelegateCgroup, MakeCgroup, SetLimit
-from pyrunc.steps.process import NewKeyring, NewSession, SetOomScore, Undumpable
+from pyrunc.steps.process import AllowEveryCpu, NewKeyring, NewSession, SetOomScore, Undumpable
 from pyrunc.steps.runtime import Await, HoldRoot, JoinContainer, StartInit, Tell
 
 TYPE_CHECKING = False
@@ -177,7 +177,7 @@ def _init_steps(
 ) -> list[Step]:
     linux, process = config.get("linux", {}), config.get("process", {})
     steps: list[Step] = [Await("set up")] if waits else []
-    steps.append(NewSession())
+    steps += [AllowEveryCpu(), NewSession()]
     if options.new_keyring:
         steps.append(NewKeyring(f"_ses.{container_id}"))
     steps += rootfs.before_root
@@ -230,7 +230,12 @@ def exec_steps(
     """
     spaces = Namespaces(config)
     linux = config.get("linux", {})
-    init: list[Step] = [*_set_up(spaces, Await("set up")), NewSession()]
+    # as runc: these are the container's where the new process has none of its own
+    for name in ("scheduler", "ioPriority", "execCPUAffinity"):
+        if name not in process and name in config.get("process", {}):
+            process = process | {name: config["process"][name]}
+    before, after, affinity = affinity_steps(process.get("execCPUAffinity"))
+    init: list[Step] = [*_set_up(spaces, Await("set up")), *affinity, NewSession()]
     if options.new_keyring:
         init.append(NewKeyring(f"_ses.{container_id}"))
     if spaces.has("user"):
@@ -238,7 +243,8 @@ def exec_steps(
     init += [Undumpable(), HoldRoot(), *profile_steps(process)]
     init += process_steps(process, config, seccomp, joining=True)
     chroot = options.no_pivot or not spaces.has("mount")
-    steps: list[Step] = [StartInit(0, [Undumpable(), JoinContainer(spaces.flags(), chroot)], init)]
+    start = StartInit(0, [Undumpable(), JoinContainer(spaces.flags(), chroot)], init)
+    steps: list[Step] = [*before, start, *after]
     if (score := process.get("oomScoreAdj")) is not None:
         steps.append(SetOomScore(score))
     return [*steps, *_set_up(spaces, Tell("set up")), *_limits(process, config), Await("ready")]

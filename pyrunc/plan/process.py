@@ -43,6 +43,45 @@ def profile_steps(process: dict[str, Any]) -> list[Step]:
     return [ChangeProfile(name)]
 
 
+def scheduling_steps(process: dict[str, Any], linux: dict[str, Any]) -> list[Step]:
+    """When and beside which memory the process runs: late, because a policy may leave init little time, and before it
+    loses CAP_SYS_NICE."""
+    scheduler, io_priority = process.get("scheduler"), process.get("ioPriority")
+    personality, memory_policy = linux.get("personality"), linux.get("memoryPolicy")
+    if not (scheduler or io_priority or personality or memory_policy):
+        return []
+    from pyrunc.steps import scheduling
+
+    steps: list[Step] = []
+    if io_priority:
+        steps.append(scheduling.SetIoPriority(io_priority))
+    if personality:
+        steps.append(scheduling.SetPersonality(personality["domain"]))
+    if memory_policy:
+        steps.append(scheduling.SetMemoryPolicy(memory_policy))
+    if scheduler:
+        steps.append(scheduling.SetScheduler(scheduler))
+    return steps
+
+
+def affinity_steps(affinity: dict[str, str] | None) -> tuple[list[Step], list[Step], list[Step]]:
+    """On which CPUs a process runs that is added to a container (config.md, execCPUAffinity).
+
+    Returns:
+        what the runtime does before it starts the process, and after; what the process does in its cgroup.
+    """
+    initial, final = (affinity or {}).get("initial"), (affinity or {}).get("final")
+    if not initial and not final:
+        return [], [], [s.AllowEveryCpu()]
+    from pyrunc.steps.scheduling import RestoreAffinity, SetAffinity
+
+    inside: list[Step] = [SetAffinity(final, initial=False)] if final else []
+    if not initial:
+        return [], [], inside
+    first = SetAffinity(initial, initial=True)
+    return [first], [RestoreAffinity(first)], inside
+
+
 def asks_for_limits(process: dict[str, Any], config: dict[str, Any]) -> bool:
     """Whether the runtime has to set init's limits: in a user namespace, whose root can't raise a hard limit."""
     types = [namespace["type"] for namespace in config.get("linux", {}).get("namespaces", ())]
@@ -75,6 +114,7 @@ def process_steps(
         steps += [Tell("limits"), Await("limited")]
     else:
         steps += rlimit_steps(process)
+    steps += scheduling_steps(process, config.get("linux", {}))
     steps.append(s.DropBoundingSet(sets.get("bounding", 0)))
     if no_new_privileges:
         steps.append(s.NoNewPrivileges())

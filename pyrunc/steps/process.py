@@ -53,6 +53,23 @@ class NewKeyring(Step):
             ctx.warn(f"no session keyring for this container: {os.strerror(e.errno)}")
 
 
+class AllowEveryCpu(Step):
+    """Run on all CPUs of the container's cpuset: on which ones the caller runs (taskset(1)) is the caller's matter."""
+
+    __slots__ = ()
+
+    def describe(self) -> str:
+        return "run on every CPU of the cgroup"
+
+    def run(self, ctx: Context) -> None:
+        try:
+            p.allow_every_cpu()
+        except OSError as e:  # a sandbox around us may refuse it; the container then runs where we do
+            if e.errno not in (errno.EPERM, errno.EINVAL):
+                raise
+            ctx.warn(f"the CPU affinity stays as it is: {os.strerror(e.errno)}")
+
+
 class Undumpable(Step):
     """Keep other processes of the container away from this one while it still holds the host's things in its hands.
 

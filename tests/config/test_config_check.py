@@ -138,7 +138,7 @@ def test_rules_take_whatever_the_schema_lets_through() -> None:
         ("process__args", [], "/process/args: needs at least 1 item"),
         ("process__args", "sh", '/process/args: "sh" is not an array'),
         ("process__env", ["A=b", 5], "/process/env/1: 5 is not a string"),
-        ("linux__memoryPolicy", {}, "/linux/memoryPolicy/mode: is required"),
+        ("linux__memoryPolicy", {}, "/linux/memoryPolicy/mode: invalid memory policy mode: is required"),
         ("process__rlimits", [{"type": "RLIMIT_AS", "soft": 1}], "/process/rlimits/0/hard: is required"),
         ("process__user__uid", -1, "/process/user/uid: -1 is less than 0"),
         ("process__user__uid", 2**32, "/process/user/uid: 4294967296 is more than 4294967295"),

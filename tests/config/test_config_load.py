@@ -197,7 +197,7 @@ def test_process(tmp_path: Path) -> None:
         ({"args": None}, "/args: is required"),
         ({"user": {"uid": "0", "gid": 0}}, '/user/uid: "0" is not an integer'),
         ({"rlimits": [{"type": "RLIMIT_CPU", "soft": 2, "hard": 1}]}, "/rlimits/0/soft: soft limit 2 is above"),
-        ({"ioPriority": {"class": "IOPRIO_CLASS_BE", "priority": 1}}, "/ioPriority: not supported yet"),
+        ({"execCPUAffinity": {"final": "x"}}, "/execCPUAffinity/final: not a list of CPUs"),
     ],
 )
 def test_process_refuses(change: dict[str, Any], words: str, tmp_path: Path) -> None:

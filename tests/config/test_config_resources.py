@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pyrunc.config.resources import given, merge, settle, to_write
+from pyrunc.config.resources import given, merge, settle, to_write, weightless
 
 MIB = 1 << 20
 
@@ -99,3 +99,23 @@ def test_a_flag_overrules_an_older_file_of_unified() -> None:
     assert after == {"unified": {"memory.high": "2"}, "memory": {"limit": MIB}}
     both = new | {"unified": {"memory.max": "3"}}
     assert settle(merge(old, both), both, {"memory.max"})["unified"] == {"memory.max": "3", "memory.high": "2"}
+
+
+@pytest.mark.parametrize(
+    ("resources", "left", "note"),
+    [
+        ({"cpu": {"idle": 1, "shares": 5, "cpus": "0"}}, {"cpu": {"idle": 1, "cpus": "0"}}, "cpu.shares"),
+        ({"cpu": {"idle": 0, "shares": 5}}, {"cpu": {"idle": 0, "shares": 5}}, ""),
+        ({"unified": {"cpu.idle": "1", "cpu.weight": "8"}}, {"unified": {"cpu.idle": "1"}}, "cpu.weight"),
+        ({"unified": {"cpu.weight": "8"}}, {"unified": {"cpu.weight": "8"}}, ""),
+    ],
+)
+def test_what_is_idle_has_no_weight(resources: dict[str, Any], left: dict[str, Any], note: str) -> None:
+    found, told = weightless(resources)
+    assert found == left
+    assert (f"unable to apply both cpu.idle and {note}" in told) if note else not told
+
+
+def test_a_weight_ends_being_idle() -> None:
+    assert merge({"cpu": {"idle": 1}}, {"cpu": {"shares": 5}}) == {"cpu": {"shares": 5}}
+    assert merge({"cpu": {"idle": 1}}, {"cpu": {"cpus": "0"}}) == {"cpu": {"idle": 1, "cpus": "0"}}

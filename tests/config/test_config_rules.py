@@ -122,19 +122,34 @@ TAKEN: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {
             "process__apparmorProfile": "",
             "process__selinuxLabel": "",
-            "process__execCPUAffinity": {"initial": "", "final": ""},
             "linux__mountLabel": "",
             "linux__netDevices": {},
             "mounts": [{"destination": "/x", "options": ["rro"], "uidMappings": [], "gidMappings": []}],
         },
     ),
-    "null values of what comes later": (
+    "when and where it runs": (
+        PLAIN,
+        {
+            "process__scheduler": {"policy": "SCHED_DEADLINE", "nice": 99, "runtime": 1, "deadline": 2, "period": 3},
+            "process__ioPriority": {"class": "IOPRIO_CLASS_IDLE"},
+            "process__execCPUAffinity": {"initial": "", "final": "0-3,7"},
+            "linux__memoryPolicy": {"mode": "MPOL_PREFERRED", "flags": []},
+            "linux__personality": {"domain": "LINUX32", "flags": []},
+        },
+    ),
+    "null values of when and where it runs": (
         PLAIN,
         {
             "process__scheduler": None,
             "process__ioPriority": None,
+            "process__execCPUAffinity": None,
             "linux__memoryPolicy": None,
             "linux__personality": None,
+        },
+    ),
+    "null values of what comes later": (
+        PLAIN,
+        {
             "linux__intelRdt": None,
         },
     ),
@@ -326,17 +341,53 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
         "/linux/seccomp/defaultAction: SCMP_ACT_NOTIFY is not supported yet",
     ),
     (PLAIN, {"process__selinuxLabel": "a"}, "/process/selinuxLabel: not supported yet"),
-    (PLAIN, {"process__scheduler": {"policy": "SCHED_RR"}}, "/process/scheduler: not supported yet"),
     (
         PLAIN,
-        {"process__ioPriority": {"class": "IOPRIO_CLASS_BE", "priority": 1}},
-        "/process/ioPriority: not supported yet",
+        {"process__scheduler": {"policy": "SCHED_BATCH", "nice": 20}},
+        "/process/scheduler/nice: invalid scheduler.nice: 20 is not from -20 to 19",
     ),
-    (PLAIN, {"process__execCPUAffinity": {"final": "0"}}, "/process/execCPUAffinity: not supported yet"),
+    (
+        PLAIN,
+        {"process__scheduler": {"policy": "SCHED_OTHER", "priority": 1}},
+        "/process/scheduler/priority: goes with SCHED_FIFO or SCHED_RR, not with SCHED_OTHER",
+    ),
+    (
+        PLAIN,
+        {"process__scheduler": {"policy": "SCHED_FIFO", "priority": 1, "period": 1}},
+        "/process/scheduler/period: goes with SCHED_DEADLINE, not with SCHED_FIFO",
+    ),
+    (
+        PLAIN,
+        {"process__execCPUAffinity": {"final": "0-"}},
+        "/process/execCPUAffinity/final: not a list of CPUs: '0-' is not a number or a range of numbers",
+    ),
+    (
+        PLAIN,
+        {"process__execCPUAffinity": {"initial": "8192"}},
+        "/process/execCPUAffinity/initial: not a list of CPUs: 8192 is more than 8191",
+    ),
     (PLAIN, {"linux__mountLabel": "a"}, "/linux/mountLabel: not supported yet"),
     (PLAIN, {"linux__netDevices": {"eth0": {}}}, "/linux/netDevices: not supported yet"),
-    (PLAIN, {"linux__memoryPolicy": {"mode": "MPOL_LOCAL"}}, "/linux/memoryPolicy: not supported yet"),
-    (PLAIN, {"linux__personality": {"domain": "LINUX"}}, "/linux/personality: not supported yet"),
+    (
+        PLAIN,
+        {"linux__memoryPolicy": {"mode": "MPOL_LOCAL", "nodes": "0-7"}},
+        "/linux/memoryPolicy/nodes: MPOL_LOCAL: memory policy mode requires 0 nodes but got 8",
+    ),
+    (
+        PLAIN,
+        {"linux__memoryPolicy": {"mode": "MPOL_BIND"}},
+        "/linux/memoryPolicy/nodes: MPOL_BIND: memory policy mode requires at least one node but got 0",
+    ),
+    (
+        PLAIN,
+        {"linux__memoryPolicy": {"mode": "MPOL_BIND", "nodes": "0-9876543210"}},
+        "/linux/memoryPolicy/nodes: invalid memory policy node: 9876543210 is more than 1023",
+    ),
+    (
+        PLAIN,
+        {"linux__personality": {"domain": "LINUX", "flags": ["ADDR_NO_RANDOMIZE"]}},
+        "/linux/personality/flags: no flags of a personality are supported",
+    ),
     (PLAIN, {"linux__intelRdt": {}}, "/linux/intelRdt: not supported yet"),
     (
         PLAIN,
