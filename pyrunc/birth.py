@@ -69,6 +69,7 @@ class Birth:
             self.config["linux"]["resources"], note = weightless(resources)
             if note and log is not None:
                 log.warn(note)
+        check_labels(self.config, self.config.get("process", {}), log)
         unprivileged = os.geteuid() != 0
         self.saved_options = {"no_pivot": no_pivot, "new_keyring": not no_new_keyring, "unprivileged": unprivileged}
         self.manager = cgroups.manager(
@@ -166,6 +167,27 @@ def context(container_id: str, bundle: str, config: dict[str, Any], log: Log | N
         if log.fd > 2:
             ctx.keep.add(log.fd)
     return ctx
+
+
+def check_labels(config: dict[str, Any], process: dict[str, Any], log: Log | None) -> None:
+    """Where SELinux is not enabled: refuse a label that was to confine the process, leave out one of mounts.
+
+    That one only says who may use the files, and without SELinux nobody asks (as crun; to runc's mounts it is an
+    unknown option).
+    """
+    label, linux = process.get("selinuxLabel"), config.get("linux", {})
+    if not label and not linux.get("mountLabel"):
+        return
+    from pyrunc.linux import selinux
+
+    if selinux.enabled():
+        return
+    if label:
+        reason = "selinux label is specified in config, but selinux is disabled or not supported"
+        raise Error(reason, pointer="/process/selinuxLabel")
+    del linux["mountLabel"]
+    if log is not None:
+        log.warn("/linux/mountLabel: SELinux is disabled or not supported: mounts get no label")
 
 
 def compile_seccomp(config: dict[str, Any], root: str | None) -> Filter | None:

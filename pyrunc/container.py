@@ -592,6 +592,7 @@ class Container:
         if status == "paused" and not ignore_paused:
             raise Error("cannot exec in a paused container (use --ignore-paused to override)")
         config = self._state.config()
+        birth.check_labels({}, process, self._log)
         ctx = birth.context(self.id, self.bundle, config, self._log)
         ctx.cgroup = self._joined(cgroups or {})
         ctx.state = birth.hook_state(self._state.data)

@@ -45,7 +45,7 @@ def structure() -> dict[str, Any]:
             "cgroup": {"v1": True, "v2": True, "systemd": True, "systemdUser": True, "rdma": True},
             "seccomp": seccomp.features(),
             "apparmor": {"enabled": True},
-            "selinux": {"enabled": False},
+            "selinux": {"enabled": True},
             "memoryPolicy": {"modes": list(MEMORY_MODES), "flags": list(MEMORY_FLAGS)},
             "intelRdt": {"enabled": False, "schemata": False, "monitoring": False},
             "mountExtensions": {"idmap": {"enabled": False}},

@@ -320,19 +320,14 @@ def _check_action(action: str, holder: Config, at: str, name: str, errno_name: s
 
 # -- what this release leaves for later ----------------------------------------------------------------------
 
-_LATER_IN_PROCESS = ("selinuxLabel",)
-_LATER_IN_LINUX = ("mountLabel", "netDevices")
-
-
-def later_in_process(process: Config, at: str) -> None:
-    """config.md, valid values: what isn't supported is an error, never dropped. Empty values ask nothing."""
-    for name in _LATER_IN_PROCESS:
-        if process.get(name):
-            raise Error("not supported yet", pointer=f"{at}/{name}")
+_LATER_IN_LINUX = ("netDevices",)
 
 
 def later_in_linux(config: Config) -> None:
-    """As `later_in_process`. An intelRdt that is there, even empty, asks for a resctrl group."""
+    """config.md, valid values: what isn't supported is an error, never dropped. Empty values ask nothing.
+
+    An intelRdt that is there, even empty, asks for a resctrl group.
+    """
     linux = config.get("linux", {})
     for name in _LATER_IN_LINUX:
         if linux.get(name):
@@ -342,7 +337,7 @@ def later_in_linux(config: Config) -> None:
 
 
 def later_in_mounts(config: Config) -> None:
-    """As `later_in_process`: id-mapped mounts."""
+    """As `later_in_linux`: id-mapped mounts."""
     for index, mount in enumerate(config.get("mounts", ())):
         for name in ("uidMappings", "gidMappings"):
             if mount.get(name):
@@ -360,7 +355,6 @@ PROCESS_RULES: tuple[Callable[[Config, str], None], ...] = (
     console_size,
     scheduler,
     affinity,
-    later_in_process,
 )
 
 RULES: tuple[Callable[[Config], None], ...] = (

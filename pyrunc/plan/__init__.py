@@ -10,11 +10,18 @@ The order of everything that happens to a container is decided in these few func
 from __future__ import annotations
 
 from pyrunc.linux import process as p
-from pyrunc.plan.process import affinity_steps, asks_for_limits, process_steps, profile_steps, rlimit_steps
+from pyrunc.plan.process import (
+    affinity_steps,
+    asks_for_limits,
+    keyring_steps,
+    process_steps,
+    profile_steps,
+    rlimit_steps,
+)
 from pyrunc.plan.rootfs import RootfsSteps, rootfs_steps
 from pyrunc.steps import Step, namespaces
 from pyrunc.steps.cgroup import DelegateCgroup, MakeCgroup, SetLimit
-from pyrunc.steps.process import AllowEveryCpu, NewKeyring, NewSession, SetOomScore, Undumpable
+from pyrunc.steps.process import AllowEveryCpu, NewSession, SetOomScore, Undumpable
 from pyrunc.steps.runtime import Await, HoldRoot, JoinContainer, StartInit, Tell
 
 TYPE_CHECKING = False
@@ -178,8 +185,7 @@ def _init_steps(
     linux, process = config.get("linux", {}), config.get("process", {})
     steps: list[Step] = [Await("set up")] if waits else []
     steps += [AllowEveryCpu(), NewSession()]
-    if options.new_keyring:
-        steps.append(NewKeyring(f"_ses.{container_id}"))
+    steps += keyring_steps(process, container_id, options.new_keyring)
     steps += rootfs.before_root
     if spaces.has("user"):
         steps.append(become_root(linux, spaces))
@@ -236,8 +242,7 @@ def exec_steps(
             process = process | {name: config["process"][name]}
     before, after, affinity = affinity_steps(process.get("execCPUAffinity"))
     init: list[Step] = [*_set_up(spaces, Await("set up")), *affinity, NewSession()]
-    if options.new_keyring:
-        init.append(NewKeyring(f"_ses.{container_id}"))
+    init += keyring_steps(process, container_id, options.new_keyring)
     if spaces.has("user"):
         init.append(become_root(linux, spaces))
     init += [Undumpable(), HoldRoot(), *profile_steps(process)]

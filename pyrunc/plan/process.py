@@ -34,13 +34,27 @@ def rlimit_steps(process: dict[str, Any]) -> list[Step]:
 
 
 def profile_steps(process: dict[str, Any]) -> list[Step]:
-    """The process's AppArmor profile: while init still has the privileges that a procfs of its own takes."""
-    name = process.get("apparmorProfile")
-    if not name:
-        return []
-    from pyrunc.steps.apparmor import ChangeProfile
+    """The process's AppArmor profile or SELinux label: while init has the privileges that a procfs of its own takes."""
+    steps: list[Step] = []
+    if name := process.get("apparmorProfile"):
+        from pyrunc.steps.apparmor import ChangeProfile
 
-    return [ChangeProfile(name)]
+        steps.append(ChangeProfile(name))
+    if label := process.get("selinuxLabel"):
+        from pyrunc.steps.selinux import SetLabel
+
+        steps.append(SetLabel("exec", label))
+    return steps
+
+
+def keyring_steps(process: dict[str, Any], container_id: str, new: bool) -> list[Step]:
+    """The session keyring, with the process's SELinux label."""
+    steps: list[Step] = [s.NewKeyring(f"_ses.{container_id}")] if new else []
+    if new and (label := process.get("selinuxLabel")):
+        from pyrunc.steps.selinux import SetLabel
+
+        steps.insert(0, SetLabel("keycreate", label))
+    return steps
 
 
 def scheduling_steps(process: dict[str, Any], linux: dict[str, Any]) -> list[Step]:

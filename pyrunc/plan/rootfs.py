@@ -47,6 +47,10 @@ PROPAGATION: dict[str, tuple[tuple[str, int] | None, int]] = {
 }
 
 
+#: File systems that have labels by rules of the policy's, not by the option `context`; cgroups are not mounted here.
+WITHOUT_CONTEXT = ("proc", "sysfs", "mqueue")
+
+
 class RootfsSteps:
     """The steps of the root filesystem by when they are due.
 
@@ -78,7 +82,8 @@ def rootfs_steps(config: dict[str, Any], bundle: str, spaces: Namespaces, option
     before, after = PROPAGATION[word]
     steps = RootfsSteps()
 
-    mounts = [_mount(i, mount, bundle, spaces) for i, mount in enumerate(config.get("mounts", ()))]
+    label = linux.get("mountLabel", "")
+    mounts = [_mount(i, mount, bundle, spaces, label) for i, mount in enumerate(config.get("mounts", ()))]
     if spaces.has("user"):
         sources = [(step.source, step.origin) for step in mounts if isinstance(step, s.BindMount)]
         steps.before_root.append(s.OpenSources([(path, "/root/path"), *sources]))
@@ -89,6 +94,10 @@ def rootfs_steps(config: dict[str, Any], bundle: str, spaces: Namespaces, option
     steps.mounts.append(s.OpenRoot(path, bind=own_mounts, private_parent=before is None))
     steps.mounts.append(s.OpenNull())
     steps.mounts += mounts
+    if label:
+        from pyrunc.steps.selinux import LabelMount
+
+        steps.mounts += [LabelMount(step.destination, label) for step in mounts if step.type == "mqueue"]
 
     destinations = {_clean(step.destination) for step in mounts if isinstance(step, s.BindMount)}
     if "/dev" not in destinations:
@@ -121,7 +130,7 @@ def rootfs_steps(config: dict[str, Any], bundle: str, spaces: Namespaces, option
     for i, hidden in enumerate(linux.get("readonlyPaths", ())):
         steps.hide.append(s.ReadonlyPath(hidden, f"/linux/readonlyPaths/{i}"))
     for i, hidden in enumerate(linux.get("maskedPaths", ())):
-        steps.hide.append(s.MaskPath(hidden, f"/linux/maskedPaths/{i}"))
+        steps.hide.append(s.MaskPath(hidden, f"/linux/maskedPaths/{i}", label))
     return steps
 
 
@@ -130,7 +139,7 @@ def _clean(path: str) -> str:
     return os.path.normpath("/" + path.lstrip("/"))
 
 
-def _mount(index: int, mount: dict[str, Any], bundle: str, spaces: Namespaces) -> s.Mount:
+def _mount(index: int, mount: dict[str, Any], bundle: str, spaces: Namespaces, label: str) -> s.Mount:
     origin = f"/mounts/{index}"
     destination = mount["destination"]
     kind = mount.get("type", "")
@@ -144,6 +153,8 @@ def _mount(index: int, mount: dict[str, Any], bundle: str, spaces: Namespaces) -
         return s.CgroupMount(destination, "cgroup" in spaces.new, options, origin)
     if kind == "tmpfs" or options.copy_up or _clean(destination) == "/dev":
         options.defer_read_only()  # later mounts' mount points, devices and copies have to be put into it
+    if label and kind not in WITHOUT_CONTEXT:
+        options.filesystem.append(("context", label))
     return s.FilesystemMount(destination, kind, mount.get("source", ""), options, origin)
 
 

@@ -170,12 +170,14 @@ def _make_private_above(fd: int, path: str) -> None:
         os.close(here)
 
 
-def _empty_tmpfs() -> int:
+def _empty_tmpfs(label: str = "") -> int:
     """A detached, empty, read-only tmpfs: what hides a directory."""
     fs = m.fsopen("tmpfs")
     m.fsconfig(fs, "ro")
     m.fsconfig(fs, "size", "0")
     m.fsconfig(fs, "nr_inodes", "1")
+    if label:
+        m.fsconfig(fs, "context", label)
     mount_fd = m.fsmount(fs, m.MOUNT_ATTR_RDONLY)
     os.close(fs)
     return mount_fd
@@ -505,13 +507,18 @@ class CgroupMount(Mount):
 
 
 class MaskPath(Step):
-    """Hide a path: a file behind the host's /dev/null, a directory behind an empty read-only tmpfs."""
+    """Hide a path: a file behind the host's /dev/null, a directory behind an empty read-only tmpfs.
 
-    __slots__ = ("path",)
+    Attributes:
+        label: the tmpfs's SELinux label, or "".
+    """
 
-    def __init__(self, path: str, origin: str) -> None:
+    __slots__ = ("label", "path")
+
+    def __init__(self, path: str, origin: str, label: str = "") -> None:
         super().__init__(origin)
         self.path = path
+        self.label = label
 
     def describe(self) -> str:
         return f"mask {self.path}"
@@ -521,7 +528,7 @@ class MaskPath(Step):
             target = open_in_root(ctx.root_fd, self.path)
         except (FileNotFoundError, NotADirectoryError):
             return  # nothing there to hide: default profiles name paths of many kernels
-        mask = _empty_tmpfs() if stat.S_ISDIR(os.fstat(target).st_mode) else m.open_tree(ctx.null_fd, "")
+        mask = _empty_tmpfs(self.label) if stat.S_ISDIR(os.fstat(target).st_mode) else m.open_tree(ctx.null_fd, "")
         m.move_mount(mask, target)
         os.close(mask)
         os.close(target)

@@ -340,7 +340,6 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
         seccomp(defaultAction="SCMP_ACT_NOTIFY"),
         "/linux/seccomp/defaultAction: SCMP_ACT_NOTIFY is not supported yet",
     ),
-    (PLAIN, {"process__selinuxLabel": "a"}, "/process/selinuxLabel: not supported yet"),
     (
         PLAIN,
         {"process__scheduler": {"policy": "SCHED_BATCH", "nice": 20}},
@@ -366,7 +365,6 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
         {"process__execCPUAffinity": {"initial": "8192"}},
         "/process/execCPUAffinity/initial: not a list of CPUs: 8192 is more than 8191",
     ),
-    (PLAIN, {"linux__mountLabel": "a"}, "/linux/mountLabel: not supported yet"),
     (PLAIN, {"linux__netDevices": {"eth0": {}}}, "/linux/netDevices: not supported yet"),
     (
         PLAIN,
