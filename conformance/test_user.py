@@ -424,9 +424,10 @@ class Ordinary:
             pathlib.Path("/etc", name).touch()
             self.setup += f"mount -o bind {path} /etc/{name}; "
 
-    def run(self, *args: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *args: str, within: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+        """Run the runtime; `within` is a command that runs it, such as unshare(1)."""
         runtime = self.container.runtime
-        argv = [runtime.path, *runtime.global_args, "--root", f"{self.directory}/root", *args]
+        argv = [*within, runtime.path, *runtime.global_args, "--root", f"{self.directory}/root", *args]
         script = self.setup + f'exec setpriv --reuid {self.UID} --regid {self.UID} --clear-groups "$@"'
         return subprocess.run(
             ["unshare", "--mount", "sh", "-euc", script, "sh", *argv],
@@ -483,6 +484,19 @@ def test_an_ordinary_user_maps_itself(bundle: Bundle, container: Container, ordi
     done = ordinary.run("run", "--bundle", bundle.path, container.id)
     assert (done.returncode, done.stdout.split()) == (0, ["0", "0", "0", str(Ordinary.UID), "1", "deny"]), done.stderr
     assert os.stat(bundle.host("/file")).st_uid == Ordinary.UID
+
+
+@spec("runtime.md#lifecycle")
+def test_an_ordinary_user_who_is_root_of_a_namespace(bundle: Bundle, container: Container, ordinary: Ordinary) -> None:
+    """As podman calls a runtime for an ordinary user: as root, who may make no cgroup and no device all the same."""
+    bundle.namespaces(drop=["user"])
+    bundle.sh("id -u; cat /proc/self/uid_map; echo gone > /dev/null && ls -A /dev/null")
+    bundle.write()
+    done = ordinary.run(
+        *("run", "--bundle", bundle.path, container.id), within=("unshare", "--user", "--map-root-user", "--mount")
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["0", "0", str(Ordinary.UID), "1", "/dev/null"]
 
 
 @spec(MAPPINGS, "describes the user namespace uid mappings from the host to the container")

@@ -10,7 +10,7 @@ import time
 
 from pyrunc import cgroups, config, handover, jsonio, plan, steps
 from pyrunc.errors import Error
-from pyrunc.linux.proc import read_text
+from pyrunc.linux.proc import in_user_namespace, read_text
 from pyrunc.linux.stdio import fill_stdio
 from pyrunc.state import State, check_id
 from pyrunc.steps.context import Context
@@ -71,13 +71,17 @@ class Birth:
                 log.warn(note)
         check_labels(self.config, self.config.get("process", {}), log)
         unprivileged = os.geteuid() != 0
+        if rootless is None:
+            # Root of a user namespace, as rootless podman is, may be anybody outside, with no say about cgroups.
+            # systemd answers for itself whose it is
+            rootless = unprivileged or (not systemd_cgroup and in_user_namespace())
         self.saved_options = {"no_pivot": no_pivot, "new_keyring": not no_new_keyring, "unprivileged": unprivileged}
         self.manager = cgroups.manager(
             self.config.get("linux", {}).get("cgroupsPath", ""),
             container_id,
             cgroups.detect(read_text("/proc/self/mountinfo")),
             read_text("/proc/self/cgroup"),
-            rootless=unprivileged if rootless is None else rootless,
+            rootless=rootless,
             systemd_config=self.config if systemd_cgroup else None,
         )
 

@@ -88,7 +88,7 @@ class Container:
             no_new_keyring: let the container keep the caller's session keyring.
             preserve_fds: how many descriptors from 3 up the container's process inherits, besides stdio.
             systemd_cgroup: have systemd make the cgroup.
-            rootless: whether to go without a cgroup that may not be made; None for: if not root.
+            rootless: whether to go without a cgroup that may not be made; None for: if not the machine's root.
             stdio: descriptors for the process's stdin, stdout and stderr in place of the caller's own.
 
         Raises:

@@ -45,7 +45,8 @@ def furnish(hide: list[str], show: list[str]) -> None:
             ["mount", "--no-canonicalize", "--rbind", f"/proc/self/fd/{fd}", directory], check=True, pass_fds=[fd]
         )
         os.close(fd)
-    os.chmod("/dev/shm", 0o1777)
+    for directory in ("/dev/shm", "/var/tmp"):
+        os.chmod(directory, 0o1777)
     os.mkdir("/run/etc")
     os.mkdir("/run/etc/upper")
     os.mkdir("/run/etc/work")

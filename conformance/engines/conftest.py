@@ -11,7 +11,7 @@ from conformance import harness
 from conformance.engines.box import Box, need, need_systemd, needs_hiding, retry
 from conformance.engines.containerd import Containerd
 from conformance.engines.cri import Cri
-from conformance.engines.podman import Podman
+from conformance.engines.podman import OrdinaryPodman, Podman
 
 
 @pytest.fixture(scope="session")
@@ -22,15 +22,17 @@ def engine_runtime(request: pytest.FixtureRequest, tmp_path_factory: pytest.Temp
     return harness.find_runtime(request.config.getoption("--runtime"), str(directory))
 
 
-def podmans_box(runtime: str, *, systemd: bool) -> Iterator[Podman]:
-    why = need("podman", "conmon") or (need_systemd() if systemd else "")
+def podmans_box(runtime: str, *, systemd: bool, make: type[Podman] = Podman) -> Iterator[Podman]:
+    why = need("podman", "conmon", *(["newuidmap", "slirp4netns"] if make is OrdinaryPodman else [])) or (
+        need_systemd() if systemd else ""
+    )
     if why:
         pytest.skip(why)
     # Health checks are systemd timers, which would run outside of the box: they are run by hand.
     environment = {"CONTAINERS_CONF": "/run/containers.conf", "DISABLE_HC_SYSTEMD": "true"}
     box = Box(needs_hiding(runtime), environment, systemd=systemd)
     try:
-        yield Podman(box, runtime)
+        yield make(box, runtime)
     finally:
         box.close()
 
@@ -44,6 +46,18 @@ def podman_in_box(engine_runtime: str) -> Iterator[Podman]:
 def podman_with_systemd(engine_runtime: str) -> Iterator[Podman]:
     """podman with its default cgroup manager."""
     yield from podmans_box(engine_runtime, systemd=True)
+
+
+@pytest.fixture(scope="session")
+def ordinary_podman_in_box(engine_runtime: str) -> Iterator[Podman]:
+    yield from podmans_box(engine_runtime, systemd=False, make=OrdinaryPodman)
+
+
+@pytest.fixture
+def ordinary_podman(ordinary_podman_in_box: Podman) -> Iterator[Podman]:
+    """podman as an ordinary user, with no container in it; at the test's end, nothing may be left."""
+    yield ordinary_podman_in_box
+    ordinary_podman_in_box.clean()
 
 
 @pytest.fixture

@@ -26,11 +26,12 @@ def limit(which: int) -> str:
     return f"{soft}:{hard}"
 
 
-def configuration(*, systemd: bool) -> str:
+def configuration(*, systemd: bool, networks: str = "/run/networks") -> str:
     """containers.conf: cgroupfs and files for systemd and its journal; no ulimits above what is allowed here.
 
     Args:
         systemd: there is one, and podman is to see that by itself.
+        networks: directory for podman's networks.
     """
     return "\n".join(
         [
@@ -41,7 +42,7 @@ def configuration(*, systemd: bool) -> str:
             *([] if systemd else ['cgroup_manager = "cgroupfs"']),
             'events_logger = "file"',
             "[network]",
-            'network_config_dir = "/run/networks"',
+            f'network_config_dir = "{networks}"',
             "",
         ]
     )
@@ -101,6 +102,11 @@ class Podman:
         os.unlink(box.path("/run/rootfs.tar"))
         self.quiet = self.traces()
 
+    @property
+    def states(self) -> str:
+        """The directory, in the box, of the runtime's states."""
+        return f"/run/{os.path.basename(self.runtime)}"
+
     def argv(self, command: str, *args: str) -> list[str]:
         words = [command]
         if command == "pod" and args[0] == "create":
@@ -141,7 +147,6 @@ class Podman:
     def traces(self) -> dict[str, list[str]]:
         """Everything of a container's that can be seen from outside of it."""
         box = self.box
-        states = box.path(f"/run/{os.path.basename(self.runtime)}")
         netns = box.path("/run/netns")
         return {
             "processes": box.processes(),
@@ -149,7 +154,7 @@ class Podman:
             "interfaces": box.interfaces(),
             "network namespaces": os.listdir(netns) if os.path.isdir(netns) else [],
             "cgroups": sorted(c for c in box.cgroups() if not self.podmans_cgroup(os.path.basename(c))),
-            "runtime's states": containers_in(states),
+            "runtime's states": containers_in(box.path(self.states)),
             "forwarded ports": [
                 rule for rule in box.run("nft", "list", "ruleset").out.splitlines() if " dnat to " in rule
             ],
@@ -198,3 +203,47 @@ class Podman:
         except AssertionError:
             self.quiet = self.traces()  # one test fails for it, not all that come after
             raise AssertionError(f"left behind: { {k: v for k, v in left.items() if v} }") from None
+
+
+class OrdinaryPodman(Podman):
+    """podman as an ordinary user of the box, who has a home and subordinate IDs, but no cgroup to write to."""
+
+    UID = 54399
+    HOME = "/run/home"
+    RUNTIME_DIR = f"/run/user/{UID}"
+
+    def __init__(self, box: Box, runtime: str) -> None:
+        self.box = box
+        self.runtime = runtime
+        for file, line in {
+            "passwd": f"ordinary:x:{self.UID}:{self.UID}::{self.HOME}:/bin/sh\n",
+            "group": f"ordinary:x:{self.UID}:\n",
+            "subuid": "ordinary:100000:65536\n",
+            "subgid": "ordinary:200000:65536\n",
+        }.items():
+            with open(box.path(f"/etc/{file}"), "a") as f:
+                f.write(line)
+        for directory in (self.HOME, self.RUNTIME_DIR):
+            os.makedirs(box.path(directory))
+            os.chown(box.path(directory), self.UID, self.UID)
+        # udev lets everybody have it, which slirp4netns counts on; a machine without udev may not
+        furnish = "mount -t tmpfs box /dev/net && mknod -m 666 /dev/net/tun c 10 200"
+        done = box.run("sh", "-c", furnish)
+        assert done.status == 0, done
+        with open(box.path("/run/containers.conf"), "w") as f:
+            f.write(configuration(systemd=False, networks=f"{self.HOME}/networks"))
+        with open(box.path("/run/rootfs.tar"), "wb") as f:
+            f.write(rootfs_archive())
+        self("import", "--change", 'CMD ["/bin/sh"]', "/run/rootfs.tar", IMAGE)
+        os.unlink(box.path("/run/rootfs.tar"))
+        self.quiet = self.traces()
+
+    @property
+    def states(self) -> str:
+        return f"{self.RUNTIME_DIR}/{os.path.basename(self.runtime)}"
+
+    def argv(self, command: str, *args: str) -> list[str]:
+        user = ["setpriv", f"--reuid={self.UID}", f"--regid={self.UID}", "--clear-groups"]
+        environment = ["env", "-C", self.HOME, f"HOME={self.HOME}", f"XDG_RUNTIME_DIR={self.RUNTIME_DIR}"]
+        driver = "--storage-driver=vfs"  # the one that needs nothing of the kernel
+        return [*user, *environment, "podman", driver, "--runtime", self.runtime, command, *args]

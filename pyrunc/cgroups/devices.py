@@ -12,6 +12,7 @@ import os
 
 from pyrunc.cgroups.base import Setting, read
 from pyrunc.errors import Error
+from pyrunc.linux.proc import in_user_namespace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -337,4 +338,4 @@ def may_be_ignored(e: OSError) -> bool:
     """
     if e.errno not in (errno.EPERM, errno.EACCES):
         return False
-    return os.geteuid() != 0 or read("/proc/self/uid_map").split() != ["0", "0", "4294967295"]
+    return os.geteuid() != 0 or in_user_namespace()

@@ -7,6 +7,7 @@ import os
 from pyrunc.cli.log import Log
 from pyrunc.cli.parse import UsageError, find, parse_command, parse_global
 from pyrunc.errors import Error
+from pyrunc.linux.proc import in_user_namespace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def default_root() -> str:
     that clean-up services leave its files alone (XDG Base Directory Specification).
     """
     uid = os.geteuid()
-    if uid == 0 and not (_in_user_namespace() and os.environ.get("USER") != "root"):
+    if uid == 0 and not (in_user_namespace() and os.environ.get("USER") != "root"):
         return "/run/pyrunc"
     base = os.environ.get("XDG_RUNTIME_DIR")
     if not base:
@@ -151,18 +152,6 @@ def default_root() -> str:
     except OSError as e:
         raise Error.from_os(e, action=f"make {root} (set XDG_RUNTIME_DIR or --root)") from None
     return root
-
-
-def _in_user_namespace() -> bool:
-    """Is this not the initial user namespace? That one maps every ID to itself (user_namespaces(7))."""
-    try:
-        fd = os.open("/proc/self/uid_map", os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False  # a kernel without user namespaces
-    try:
-        return os.read(fd, 4096).split() != [b"0", b"0", b"4294967295"]
-    finally:
-        os.close(fd)
 
 
 def _help(what: str, *arguments: Command) -> int:

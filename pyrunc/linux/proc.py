@@ -25,6 +25,14 @@ def start_time(pid: int, *, zombie: bool = False) -> int | None:
     return None if fields[0] in (b"Z", b"X") and not zombie else int(fields[19])
 
 
+def in_user_namespace() -> bool:
+    """Is this not the initial user namespace? That one maps every ID to itself (user_namespaces(7))."""
+    try:
+        return read_text("/proc/self/uid_map").split() != ["0", "0", "4294967295"]
+    except FileNotFoundError:
+        return False  # a kernel without user namespaces
+
+
 def read_text(path: str) -> str:
     """A whole file of /proc. Paths in it may be any bytes: what is not UTF-8 is escaped as file names are."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

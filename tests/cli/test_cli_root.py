@@ -25,7 +25,7 @@ def user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
 
 def test_root_has_run_pyrunc_whatever_the_environment(user: pytest.MonkeyPatch) -> None:
     user.setattr(os, "geteuid", lambda: 0)
-    user.setattr(program, "_in_user_namespace", lambda: False)
+    user.setattr(program, "in_user_namespace", lambda: False)
     assert default_root() == "/run/pyrunc"
 
 
@@ -37,7 +37,7 @@ def test_a_user_has_a_private_directory_that_is_not_cleaned_up(user: pytest.Monk
 
 def test_root_of_a_users_namespace_is_that_user(user: pytest.MonkeyPatch, tmp_path: Path) -> None:
     user.setattr(os, "geteuid", lambda: 0)
-    user.setattr(program, "_in_user_namespace", lambda: True)
+    user.setattr(program, "in_user_namespace", lambda: True)
     user.setenv("USER", "somebody")
     assert default_root() == f"{tmp_path}/pyrunc"
     # runc's rule: who calls himself root there has root's place
