@@ -140,26 +140,25 @@ def compile(profile: dict[str, Any], *, pointer: str = "/linux/seccomp", cache_d
     return Filter(program, flags, notify)
 
 
-def features(listener: bool = False) -> dict[str, Any]:
+def features() -> dict[str, Any]:
     """The object linux.seccomp of `features` (features-linux.md, "Seccomp").
 
-    Args:
-        listener: whether the runtime serves SCMP_ACT_NOTIFY, which takes more than a program.
+    Supported flags are those that any profile can have here. WAIT_KILLABLE_RECV is not among them: by itself, without
+    a rule that asks an agent, it is an error for the kernel.
     """
     try:
         libseccomp = _load_libseccomp("")
     except Error:
         return {"enabled": False}
+    only_with_an_agent = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"
     supported = [name for name, flag in FLAGS.items() if not flag or kernel.flag_supported(flag)]
-    if not listener:
-        supported = [name for name in supported if name != "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]
     return {
         "enabled": True,
-        "actions": sorted(name for name in ACTIONS if listener or name != "SCMP_ACT_NOTIFY"),
+        "actions": sorted(ACTIONS),
         "operators": sorted(OPERATORS),
         "archs": [name for name in ARCHITECTURES if _architecture(libseccomp, name)],
         "knownFlags": list(FLAGS),
-        "supportedFlags": supported,
+        "supportedFlags": [name for name in supported if name != only_with_an_agent],
     }
 
 
@@ -211,7 +210,7 @@ def _build(libseccomp: ModuleType, profile: dict[str, Any], pointer: str) -> byt
     default = _action(profile, "defaultAction", "defaultErrnoRet", pointer)
     if default == ACTIONS["SCMP_ACT_NOTIFY"]:
         # The first call after the loading would wait for a listener that nobody has been given yet.
-        raise Error("SCMP_ACT_NOTIFY cannot be the default action", pointer=f"{pointer}/defaultAction")
+        raise Error("SCMP_ACT_NOTIFY cannot be used as default action", pointer=f"{pointer}/defaultAction")
     calls = profile.get("syscalls") or []
     try:
         ctx = libseccomp.init(default)

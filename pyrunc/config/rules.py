@@ -300,22 +300,36 @@ def devices(config: Config) -> None:
 
 
 def seccomp(config: Config) -> None:
-    """config-linux.md, seccomp: an errno goes with an action that returns one, metadata with a listener."""
+    """config-linux.md, seccomp: an errno goes with an action that returns one, metadata with a listener.
+
+    As runc: who asks an agent has to say where it is, and can't ask it about write(2), by which the runtime hears of
+    the listener's existence (so not about everything, either).
+    """
     profile = config.get("linux", {}).get("seccomp")
     if profile is None:
         return
     if profile.get("listenerMetadata") and not profile.get("listenerPath"):
         raise Error("needs listenerPath", pointer="/linux/seccomp/listenerMetadata")
-    _check_action(profile["defaultAction"], profile, "/linux/seccomp", "defaultAction", "defaultErrnoRet")
+    _check_errno(profile["defaultAction"], profile, "/linux/seccomp", "defaultErrnoRet")
+    if profile["defaultAction"] == _NOTIFY:
+        raise Error(f"{_NOTIFY} cannot be used as default action", pointer="/linux/seccomp/defaultAction")
     for index, rule in enumerate(profile.get("syscalls", ())):
-        _check_action(rule["action"], rule, f"/linux/seccomp/syscalls/{index}", "action", "errnoRet")
+        _check_errno(rule["action"], rule, f"/linux/seccomp/syscalls/{index}", "errnoRet")
+        if rule["action"] != _NOTIFY:
+            continue
+        if not profile.get("listenerPath"):
+            raise Error(f"is required with {_NOTIFY}", pointer="/linux/seccomp/listenerPath")
+        if "write" in rule["names"]:
+            at = f"/linux/seccomp/syscalls/{index}/names/{rule['names'].index('write')}"
+            raise Error(f"{_NOTIFY} cannot be used for the write syscall", pointer=at)
 
 
-def _check_action(action: str, holder: Config, at: str, name: str, errno_name: str) -> None:
+_NOTIFY = "SCMP_ACT_NOTIFY"
+
+
+def _check_errno(action: str, holder: Config, at: str, errno_name: str) -> None:
     if errno_name in holder and action not in ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE"):
         raise Error(f"goes with SCMP_ACT_ERRNO or SCMP_ACT_TRACE, not with {action}", pointer=f"{at}/{errno_name}")
-    if action == "SCMP_ACT_NOTIFY":
-        raise Error("SCMP_ACT_NOTIFY is not supported yet", pointer=f"{at}/{name}")
 
 
 # -- what this release leaves for later ----------------------------------------------------------------------

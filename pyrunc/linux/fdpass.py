@@ -1,4 +1,4 @@
-"""Passing descriptors over Unix sockets (unix(7), SCM_RIGHTS). Loaded only where a terminal is involved."""
+"""Passing descriptors over Unix sockets (unix(7), SCM_RIGHTS). Loaded only where a socket is given."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ import os
 def connect(path: str) -> int:
     """Connect to the listening stream socket at `path`; a close-on-exec descriptor.
 
-    A path too long for sun_path (107 bytes) goes through its directory's descriptor.
+    A path too long for sun_path (107 bytes) goes through its directory's descriptor. As in Go, and so in runc, one that
+    begins with "@" names an abstract socket (unix(7)).
     """
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
-    if len(os.fsencode(path)) <= 107:
+    if path.startswith("@"):
+        path = "\0" + path[1:]
+    if path.startswith("\0") or len(os.fsencode(path)) <= 107:
         sock.connect(path)
         return sock.detach()
     directory, _, name = path.rpartition("/")

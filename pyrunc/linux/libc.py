@@ -102,6 +102,7 @@ NR = {
     "clone3": 435,
     "close_range": 436,
     "openat2": 437,
+    "pidfd_getfd": 438,
     "mount_setattr": 442,
 } | _OLD.get(os.uname().machine, {})
 

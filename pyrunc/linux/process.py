@@ -69,6 +69,11 @@ def namespace_type(fd: int) -> int:
     return fcntl.ioctl(fd, NS_GET_NSTYPE)
 
 
+def pidfd_getfd(pidfd: int, fd: int) -> int:
+    """pidfd_getfd(2): a copy, close-on-exec, of another process's descriptor."""
+    return syscall("pidfd_getfd", pidfd, fd, 0)
+
+
 def threads() -> int:
     """How many threads this process has."""
     return len(os.listdir("/proc/self/task"))

@@ -120,7 +120,17 @@ def create(
     outside = hooks(config, "prestart", "created") + hooks(config, "createRuntime", "created")
     if outside:
         steps += [Await("mounted"), *outside, Tell("hooked")]
-    return [*steps, *_limits(process, config), Await("ready")]
+    return [*steps, *_limits(process, config), *_listener(config, seccomp, "creating"), Await("ready")]
+
+
+def _listener(config: dict[str, Any], seccomp: Filter | None, status: str) -> list[Step]:
+    """The runtime's part in a filter that asks an agent."""
+    if seccomp is None or not seccomp.notify:
+        return []
+    from pyrunc.steps.listener import SendListener
+
+    profile = config["linux"]["seccomp"]
+    return [SendListener(profile["listenerPath"], profile.get("listenerMetadata", ""), status)]
 
 
 def _set_up(spaces: Namespaces, step: Step) -> list[Step]:
@@ -207,7 +217,7 @@ def _init_steps(
         origin = "/linux/sysctl/" + key.replace("~", "~0").replace("/", "~1")
         steps.append(namespaces.SetSysctl(key, value, origin))
     steps += rootfs.hide + rootfs.enter
-    return steps + process_steps(process, config, seccomp)
+    return steps + process_steps(process, config, seccomp, unprivileged=options.unprivileged)
 
 
 def become_root(linux: dict[str, Any], spaces: Namespaces) -> namespaces.BecomeRoot:
@@ -246,13 +256,14 @@ def exec_steps(
     if spaces.has("user"):
         init.append(become_root(linux, spaces))
     init += [Undumpable(), HoldRoot(), *profile_steps(process)]
-    init += process_steps(process, config, seccomp, joining=True)
+    init += process_steps(process, config, seccomp, joining=True, unprivileged=options.unprivileged)
     chroot = options.no_pivot or not spaces.has("mount")
     start = StartInit(0, [Undumpable(), JoinContainer(spaces.flags(), chroot)], init)
     steps: list[Step] = [*before, start, *after]
     if (score := process.get("oomScoreAdj")) is not None:
         steps.append(SetOomScore(score))
-    return [*steps, *_set_up(spaces, Tell("set up")), *_limits(process, config), Await("ready")]
+    steps += [*_set_up(spaces, Tell("set up")), *_limits(process, config)]
+    return [*steps, *_listener(config, seccomp, "running"), Await("ready")]
 
 
 def hooks(

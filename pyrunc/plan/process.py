@@ -103,13 +103,19 @@ def asks_for_limits(process: dict[str, Any], config: dict[str, Any]) -> bool:
 
 
 def process_steps(
-    process: dict[str, Any], config: dict[str, Any], seccomp: Filter | None, *, joining: bool = False
+    process: dict[str, Any],
+    config: dict[str, Any],
+    seccomp: Filter | None,
+    *,
+    joining: bool = False,
+    unprivileged: bool = False,
 ) -> list[Step]:
     """What init does last: from holding every privilege to being the container's program.
 
     Args:
         process: process of config.json, or the one to exec.
         joining: the process joins a running container, which has its terminal's device and its hooks behind it.
+        unprivileged: the runtime's user is not root.
     """
     user = process.get("user", {})
     uid, gid = user.get("uid", 0), user.get("gid", 0)
@@ -154,14 +160,17 @@ def process_steps(
     )
     if process.get("args"):
         steps.append(s.FindExecutable(process["args"][0]))
+    early = seccomp is not None and seccomp.notify
+    if seccomp is not None and early:
+        steps.append(s.LoadNotifyingSeccomp(seccomp.program, seccomp.flags, open_up=unprivileged))
     steps.append(s.WaitForStart())
     if not joining:
         from pyrunc.plan import hooks
 
-        # As under runc, the filter is theirs too; each puts itself under it, and init is still free of it
-        steps += hooks(config, "startContainer", "created", inside=True, seccomp=seccomp)
+        # As under runc, the filter is theirs too. Where init is still free of it each puts itself under it
+        steps += hooks(config, "startContainer", "created", inside=True, seccomp=None if early else seccomp)
     steps.append(s.PrepareExec())
-    if seccomp is not None:
+    if seccomp is not None and not early:
         steps.append(s.LoadSeccomp(seccomp.program, seccomp.flags))
     if process.get("args"):
         steps.append(s.Exec(process["args"]))

@@ -356,11 +356,45 @@ class LoadSeccomp(Step):
         return f"load a seccomp filter of {len(self.program) // 8} instructions"
 
     def run(self, ctx: Context) -> None:
+        self._load(ctx)
+
+    def _load(self, ctx: Context) -> int:
         from pyrunc.linux.seccomp import load_filter
 
         ctx.debug(f"seccomp filter flags: {self.flags}")  # runc's words, which its tests look for
-        load_filter(self.program, self.flags)
+        listener = load_filter(self.program, self.flags)
         ctx.trace = None  # a line in the log would be a system call of ours under the program's filter
+        return listener
+
+
+class LoadNotifyingSeccomp(LoadSeccomp):
+    """Put the process under a filter that asks an agent, and leave the listener to the runtime (see SendListener).
+
+    That is in `create`, as under runc, because the runtime has to be there. So all that init does from here on is the
+    agent's to decide about: it may be asked about the read(2) of "taken" already, but not about write(2), which
+    `pyrunc.config.rules` refuses.
+
+    Attributes:
+        open_up: the runtime has no CAP_SYS_PTRACE over its user namespace and gets the descriptor only from a process
+            that is dumpable (pidfd_getfd(2)). There is nothing of the host's root to be had from this one.
+    """
+
+    __slots__ = ("open_up",)
+
+    def __init__(self, program: bytes, flags: int, *, open_up: bool) -> None:
+        super().__init__(program, flags)
+        self.open_up = open_up
+
+    def describe(self) -> str:
+        return super().describe() + " that asks an agent"
+
+    def run(self, ctx: Context) -> None:
+        if self.open_up:
+            p.prctl(p.PR_SET_DUMPABLE, 1)
+        listener = self._load(ctx)
+        ctx.peer().send("listener", listener)
+        ctx.peer().expect("taken")
+        os.close(listener)
 
 
 class SetEnvironment(Step):

@@ -87,7 +87,7 @@ class StartInit(Step):
                 theirs.close()
         finally:
             doors.close()
-        ctx.state["pid"] = ctx.init_pid
+        ctx.state["pid"] = ctx.state["pid"] or ctx.init_pid  # in exec it is the container's, and known
 
     def _start_by_stage(self, ctx: Context, theirs: Channel, doors: _Doors, *, fork: bool) -> int:
         """Make the intermediate process and serve it; init's process ID.

@@ -116,6 +116,10 @@ TAKEN: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "largest device": (PLAIN, {"linux__devices": [device("/dev/a", "b", 4095, 1048575)]}),
     "errno of ERRNO": (PLAIN, seccomp(defaultAction="SCMP_ACT_ERRNO", defaultErrnoRet=1)),
     "errno of TRACE": (PLAIN, seccomp(syscalls=[{"names": ["a"], "action": "SCMP_ACT_TRACE", "errnoRet": 2}])),
+    "an agent": (
+        PLAIN,
+        seccomp(syscalls=[{"names": ["a"], "action": "SCMP_ACT_NOTIFY"}], listenerPath="/run/agent"),
+    ),
     "listener that nobody needs": (PLAIN, seccomp(listenerPath="/run/agent", listenerMetadata="x")),
     "empty values of what comes later": (
         PLAIN,
@@ -332,13 +336,18 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ),
     (
         PLAIN,
-        seccomp(syscalls=[{"names": ["a"], "action": "SCMP_ACT_NOTIFY"}], listenerPath="/run/agent"),
-        "/linux/seccomp/syscalls/0/action: SCMP_ACT_NOTIFY is not supported yet",
+        seccomp(syscalls=[{"names": ["a"], "action": "SCMP_ACT_NOTIFY"}], listenerPath=""),
+        "/linux/seccomp/listenerPath: is required with SCMP_ACT_NOTIFY",
+    ),
+    (
+        PLAIN,
+        seccomp(syscalls=[{"names": ["a", "write"], "action": "SCMP_ACT_NOTIFY"}], listenerPath="/run/agent"),
+        "/linux/seccomp/syscalls/0/names/1: SCMP_ACT_NOTIFY cannot be used for the write syscall",
     ),
     (
         PLAIN,
         seccomp(defaultAction="SCMP_ACT_NOTIFY"),
-        "/linux/seccomp/defaultAction: SCMP_ACT_NOTIFY is not supported yet",
+        "/linux/seccomp/defaultAction: SCMP_ACT_NOTIFY cannot be used as default action",
     ),
     (
         PLAIN,

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from pyrunc import cgroups
 from pyrunc import plan as planner
 from pyrunc.linux.process import CAP_SYS_ADMIN, CAPABILITIES
 from pyrunc.plan.process import capability_mask, process_steps
@@ -15,11 +16,13 @@ from pyrunc.steps import Step
 from pyrunc.steps import process as s
 from pyrunc.steps.apparmor import ChangeProfile
 from pyrunc.steps.hooks import RunHook
-from pyrunc.steps.runtime import StartInit
+from pyrunc.steps.listener import SendListener
+from pyrunc.steps.runtime import Await, StartInit
 
 T = TypeVar("T", bound=Step)
 
 FILTER = Filter(b"\6\0\0\0\0\0\377\177", 4, False)
+ASKING = Filter(b"\6\0\0\0\0\0\377\177", 8, True)
 
 
 def process(**more: Any) -> dict[str, Any]:
@@ -136,6 +139,33 @@ def test_the_hooks_before_start_are_told_created() -> None:
     init = only(steps, StartInit).init
     found = [(step.kind, step.status, step.inside) for step in [*steps, *init] if isinstance(step, RunHook)]
     assert found == [(kind, "created", kind in before[2:]) for kind in before]
+
+
+def test_a_filter_that_asks_an_agent_is_loaded_while_the_runtime_is_there() -> None:
+    """Who takes the listener out of init is there until init is ready."""
+    hooks = {"startContainer": [{"path": "/one"}]}
+    for joining in (False, True):
+        steps = plan(ASKING, hooks=hooks, joining=joining)
+        found = names(steps)
+        assert found.index("FindExecutable") < found.index("LoadNotifyingSeccomp") < found.index("WaitForStart")
+        assert "LoadSeccomp" not in found
+        assert [step.seccomp for step in steps if isinstance(step, RunHook)] == ([] if joining else [None])
+
+
+@pytest.mark.parametrize("kind", ["create", "exec"])
+def test_the_runtime_sends_the_listener_before_init_is_ready(kind: str) -> None:
+    profile = {"listenerPath": "/run/agent", "listenerMetadata": "m", "syscalls": []}
+    config = {"linux": {"namespaces": [], "seccomp": profile}, "root": {"path": "rootfs"}, "process": process()}
+    if kind == "create":
+        manager = cgroups.manager("", "id", cgroups.detect(""), "")
+        steps = planner.create(config, "/bundle", "id", manager, planner.Options(), ASKING)
+    else:
+        steps = planner.exec_steps(config, process(), "id", planner.Options(), ASKING)
+    sending = only(steps, SendListener)
+    assert (sending.path, sending.metadata) == ("/run/agent", "m")
+    assert sending.status == ("creating" if kind == "create" else "running")
+    after = [step.kind for step in steps[at(steps, SendListener) + 1 :] if isinstance(step, Await)]
+    assert at(steps, StartInit) < at(steps, SendListener) and after == ["ready"]
 
 
 def test_hooks_are_not_for_a_process_that_joins() -> None:

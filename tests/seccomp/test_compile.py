@@ -468,8 +468,7 @@ def test_a_whole_profile_call_by_call(which: str) -> None:
 def test_features() -> None:
     found = seccomp.features()
     assert found["enabled"] is True
-    assert "SCMP_ACT_NOTIFY" not in found["actions"]
-    assert {"SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL_PROCESS"} <= set(found["actions"])
+    assert found["actions"] == sorted(seccomp.ACTIONS)
     assert found["operators"] == sorted(seccomp.OPERATORS)
     assert {"SCMP_ARCH_X86_64", "SCMP_ARCH_AARCH64", "SCMP_ARCH_X32"} <= set(found["archs"])
     assert set(found["supportedFlags"]) <= set(found["knownFlags"])
@@ -480,7 +479,6 @@ def test_features() -> None:
             assert "byte order" in e.reason
     for flag in found["supportedFlags"]:
         seccomp.compile(profile(call("read"), flags=[flag]))
-    assert set(seccomp.features(listener=True)["actions"]) == set(seccomp.ACTIONS)
 
 
 def test_the_version() -> None:
