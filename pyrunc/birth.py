@@ -115,7 +115,7 @@ class Birth:
             destroy: ends the lifecycle, poststop hooks and all, where it fails after hooks may have run.
             fifo: init is to wait for another process's `start`, not for this one's.
         """
-        state = State.create(self.root, self.id, self._data(), jsonio.dumps(self.config))
+        state = State.create(self.root, self.id, self.data(ctx), jsonio.dumps(self.config))
         ctx.state = hook_state(state.data)
         try:
             planned = self.plan()
@@ -131,7 +131,8 @@ class Birth:
         handover.release(ctx)
         return state
 
-    def _data(self) -> dict[str, Any]:
+    def data(self, ctx: Context) -> dict[str, Any]:
+        """What state.json holds before there is anything of the container."""
         namespaces = self.config.get("linux", {}).get("namespaces", ())
         now = time.time_ns()
         return {
@@ -149,6 +150,8 @@ class Birth:
             "hooks": any(self.config.get("hooks", {}).get(kind) for kind in ("poststart", "poststop")),
             "private_pid": any(ns["type"] == "pid" and not ns.get("path") for ns in namespaces),
             "cgroup": self.manager.save(),
+            # What a checkpoint has to know: init may close or move them
+            "descriptors": [os.readlink(f"/proc/self/fd/{fd}") for fd in ctx.stdio or (0, 1, 2)],
             "options": self.saved_options,
         }
 

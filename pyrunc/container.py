@@ -470,6 +470,166 @@ class Container:
             raise Error("container has no cgroup")
         return manager
 
+    def checkpoint(
+        self,
+        image_path: str,
+        *,
+        work_path: str | None = None,
+        parent_path: str | None = None,
+        pre_dump: bool = False,
+        leave_running: bool = False,
+        lazy_pages: bool = False,
+        page_server: tuple[str, int] | None = None,
+        status_fd: int = -1,
+        tcp_established: bool = False,
+        tcp_skip_in_flight: bool = False,
+        link_remap: bool = False,
+        ext_unix_sk: bool = False,
+        shell_job: bool = False,
+        file_locks: bool = False,
+        auto_dedup: bool = False,
+        manage_cgroups: str = "",
+    ) -> None:
+        """Have CRIU, criu(8), write its processes to files, from which `restore` makes them anew; then it is deleted.
+
+        Args:
+            image_path: directory for the files, made if it is missing.
+            work_path: directory for CRIU's log and other files that no restore needs; without it `image_path`.
+            parent_path: directory of an earlier pre-dump, relative to `image_path`: what has not changed since is left
+                out.
+            pre_dump: write memory alone, and let the container run on.
+            leave_running: let the container run on.
+            lazy_pages: leave memory out, and keep the container until another CRIU has asked `page_server` for it.
+            page_server: address and port of a page server, or for one.
+            status_fd: descriptor that gets a zero byte, and is closed, when that server can be asked.
+            tcp_established: save open TCP connections.
+            tcp_skip_in_flight: leave out those that are only being opened.
+            link_remap: give files that have no name any more one for the time being.
+            ext_unix_sk: go on though a Unix socket's other end is outside.
+            shell_job: go on though its session or terminal is from outside.
+            file_locks: save locks on files.
+            auto_dedup: free what a parent image's memory and this one's have twice.
+            manage_cgroups: how much is saved of its cgroups: "soft", "full", "strict" or "ignore"; "" is CRIU's choice.
+
+        Raises:
+            Error: it neither runs nor is paused; or CRIU failed, then it goes on as before.
+        """
+        from pyrunc import checkpoint
+
+        state = self._state
+        if state.status() not in ("creating", "stopped"):
+            state.lock()
+        try:
+            if (status := state.status()) not in ("running", "paused") or state.waiting():
+                raise Error(f"container cannot be checkpointed in {status} state")
+            switches = {
+                "leave_running": leave_running,
+                "lazy_pages": lazy_pages,
+                "tcp_established": tcp_established,
+                "tcp_skip_in_flight": tcp_skip_in_flight,
+                "link_remap": link_remap,
+                "ext_unix_sk": ext_unix_sk,
+                "shell_job": shell_job,
+                "file_locks": file_locks,
+                "auto_dedup": auto_dedup,
+            }
+            images = checkpoint.images(image_path, work_path, manage_cgroups, switches, new=True, parent=parent_path)
+            checkpoint.dump(state, self._manager(), images, pre_dump, page_server, status_fd, self._log)
+            if not (pre_dump or leave_running):
+                self._destroy()
+        finally:
+            state.unlock()
+
+    @classmethod
+    def restore(
+        cls,
+        container_id: str,
+        bundle: str,
+        image_path: str,
+        *,
+        root: str = DEFAULT_ROOT,
+        detach: bool = False,
+        subreaper: bool = False,
+        forward_signals: bool = False,
+        work_path: str | None = None,
+        pid_file: str | None = None,
+        console_socket: str | None = None,
+        no_pivot: bool = False,
+        lazy_pages: bool = False,
+        tcp_established: bool = False,
+        ext_unix_sk: bool = False,
+        shell_job: bool = False,
+        file_locks: bool = False,
+        auto_dedup: bool = False,
+        manage_cgroups: str = "",
+        lsm_profile: str | None = None,
+        lsm_mount_context: str | None = None,
+        systemd_cgroup: bool = False,
+        rootless: bool | None = None,
+        stdio: tuple[int, int, int] | None = None,
+        log: Log | None = None,
+    ) -> int:
+        """Make a container whose processes come from the files of a `checkpoint`, wait for its end and delete it.
+
+        Args:
+            bundle: path of a directory with the same config.json, and a root filesystem with the same files.
+            image_path: the directory that `checkpoint` has filled.
+            lazy_pages: have memory brought by a ``criu lazy-pages``, which runs in `work_path`.
+            lsm_profile: ``apparmor:NAME`` or ``selinux:LABEL`` in place of the profile that was saved.
+            lsm_mount_context: SELinux context of mounts in place of the one that was saved.
+
+        For the other arguments see `run` and `checkpoint`.
+
+        Returns:
+            the exit status of the container's process, 128 + N if signal N ended it; 0 with `detach`.
+
+        Raises:
+            Error: and then nothing is left of it.
+        """
+        from pyrunc import checkpoint
+        from pyrunc.birth import Birth, prepare_foreground
+
+        switches = {
+            "lazy_pages": lazy_pages,
+            "tcp_established": tcp_established,
+            "ext_unix_sk": ext_unix_sk,
+            "shell_job": shell_job,
+            "file_locks": file_locks,
+            "auto_dedup": auto_dedup,
+            "lsm_profile": lsm_profile,
+            "lsm_mount_context": lsm_mount_context,
+        }
+        birth = Birth(container_id, bundle, root, log, no_pivot, False, systemd_cgroup, rootless)
+        ctx = birth.shared(0, stdio)
+        terminal = birth.config.get("process", {}).get("terminal", False)
+        foreground = prepare_foreground(ctx, terminal, console_socket, detach, subreaper, forward_signals)
+        try:
+            images = checkpoint.images(image_path, work_path, manage_cgroups, switches, new=False)
+            state = checkpoint.restore(
+                birth, ctx, images, pid_file, lambda state: cls(container_id, state, log)._destroy()
+            )
+            container = cls(container_id, state, log)
+            try:
+                if ctx.console_fd >= 0:
+                    os.close(ctx.console_fd)  # whether a terminal came or not: nothing more will
+                    ctx.console_fd = -1
+                if foreground is not None:
+                    foreground.attach()
+                state.unlock()
+                if foreground is None:
+                    return 0
+                status = foreground.wait(ctx.init_pid)
+            except BaseException:
+                container._abort()
+                raise
+        finally:
+            if foreground is not None:
+                foreground.close()
+            if ctx.console_fd >= 0:
+                os.close(ctx.console_fd)
+        container.delete(force=True)
+        return status
+
     def update(self, resources: dict[str, Any]) -> None:
         """Change its resource limits: all that are named, or none if one is refused.
 

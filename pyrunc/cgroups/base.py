@@ -419,6 +419,10 @@ class Manager:
         """The directory whose files freeze, "" if there is none."""
         raise NotImplementedError
 
+    def freezer(self) -> str:
+        """The directory by which all its processes can be frozen, "" if there is none."""
+        return self._freezer()
+
     def _need_freezer(self, action: str) -> str:
         directory = self._freezer()
         if not directory:

@@ -30,7 +30,7 @@ def structure() -> dict[str, Any]:
     It tells about pyrunc, whatever this host can do; but filters are made by the libseccomp that is here. What is not
     supported yet is told as such, not left out: an absent property says nothing (features.md).
     """
-    annotations = {"org.opencontainers.runc.checkpoint.enabled": "false"}
+    annotations = {"org.opencontainers.runc.checkpoint.enabled": "true"}
     libseccomp = seccomp.libseccomp_version()
     if libseccomp is not None:
         annotations["io.github.seccomp.libseccomp.version"] = libseccomp

@@ -137,6 +137,17 @@ _PRESERVE_FDS = Flag(
     default="0",
 )
 _DETACH = Flag("detach", BOOL, "return once the process has started", short="d")
+_NO_SUBREAPER = Flag("no-subreaper", BOOL, "do not adopt and reap processes that the container orphans")
+
+# of checkpoint and restore
+_WORK_PATH = Flag("work-path", TEXT, "directory for CRIU's log (default: that of the files)")
+_TCP_ESTABLISHED = Flag("tcp-established", BOOL, "save and restore open TCP connections")
+_EXT_UNIX_SK = Flag("ext-unix-sk", BOOL, "allow Unix sockets whose other end is outside")
+_SHELL_JOB = Flag("shell-job", BOOL, "allow a session or terminal that is from outside")
+_FILE_LOCKS = Flag("file-locks", BOOL, "save and restore locks on files")
+_MANAGE_CGROUPS = Flag("manage-cgroups-mode", TEXT, "soft, full, strict or ignore", default="soft")
+_EMPTY_NS = Flag("empty-ns", TEXTS, "namespace without its properties: network, which always is")
+_AUTO_DEDUP = Flag("auto-dedup", BOOL, "free memory that images have twice")
 _FORMAT = Flag("format", TEXT, "table or json", short="f", default="table", choices=("table", "json"))
 
 _ID = "<container-id>"
@@ -170,7 +181,7 @@ COMMANDS = {
                 *_CREATE,
                 _DETACH,
                 Flag("keep", BOOL, "do not delete the container when it exits"),
-                Flag("no-subreaper", BOOL, "do not adopt and reap processes that the container orphans"),
+                _NO_SUBREAPER,
             ),
             "create.run",
             about=_ABOUT_CREATE
@@ -349,7 +360,65 @@ The container runs sh on a terminal, from the directory rootfs, read-only.""",
             ),
             "examine.plan",
         ),
-        Command("checkpoint", "checkpoint a running container (not supported yet)", _ID, 0, -1, (), ""),
-        Command("restore", "restore a container from a checkpoint (not supported yet)", _ID, 0, -1, (), ""),
+        Command(
+            "checkpoint",
+            "save a running container's processes to files, and delete it",
+            _ID,
+            1,
+            1,
+            (
+                Flag("image-path", TEXT, "directory for the files (default: ./checkpoint)"),
+                _WORK_PATH,
+                Flag("parent-path", TEXT, "directory of a pre-dump, relative to --image-path"),
+                Flag("leave-running", BOOL, "let the container run on"),
+                _TCP_ESTABLISHED,
+                Flag("tcp-skip-in-flight", BOOL, "leave out TCP connections that are only being opened"),
+                Flag("link-remap", BOOL, "give files that have no name any more one for the time being"),
+                _EXT_UNIX_SK,
+                _SHELL_JOB,
+                Flag("lazy-pages", BOOL, "leave memory out, and serve it until a restore has got it"),
+                Flag("status-fd", NUMBER, "descriptor that gets a zero byte when memory is served"),
+                Flag("page-server", TEXT, "ADDRESS:PORT of the page server"),
+                _FILE_LOCKS,
+                Flag("pre-dump", BOOL, "save memory alone, and let the container run on"),
+                _MANAGE_CGROUPS,
+                _EMPTY_NS,
+                _AUTO_DEDUP,
+            ),
+            "checkpoint.checkpoint",
+            about="""
+CRIU does it: see criu(8). Its settings in /etc/criu/runc.conf, or in the file that the annotation
+org.criu.config names, count more than these flags.""",
+        ),
+        Command(
+            "restore",
+            "make a container from the files of a checkpoint, wait for it and delete it",
+            _ID,
+            1,
+            1,
+            (
+                _CONSOLE_SOCKET,
+                Flag("image-path", TEXT, "directory with the files (default: ./checkpoint)"),
+                _WORK_PATH,
+                _TCP_ESTABLISHED,
+                _EXT_UNIX_SK,
+                _SHELL_JOB,
+                _FILE_LOCKS,
+                _MANAGE_CGROUPS,
+                _BUNDLE,
+                _DETACH,
+                _PID_FILE,
+                _NO_SUBREAPER,
+                _NO_PIVOT,
+                _EMPTY_NS,
+                _AUTO_DEDUP,
+                Flag("lazy-pages", BOOL, "have memory brought by a criu lazy-pages"),
+                Flag("lsm-profile", TEXT, "TYPE:NAME of the profile to use instead of the one that was saved"),
+                Flag("lsm-mount-context", TEXT, "SELinux context of mounts instead of the one that was saved"),
+            ),
+            "checkpoint.restore",
+            about="""
+The bundle must be as it was, and nobody else have the container's cgroup.""",
+        ),
     )
 }

@@ -112,7 +112,7 @@ def create(
         steps.append(namespaces.MapIds(*mappings))
     if (score := process.get("oomScoreAdj")) is not None:
         steps.append(SetOomScore(score))
-    steps += _delegate(config, spaces)
+    steps += delegate(config, spaces)
     if waits:
         steps.append(Tell("set up"))
     # "created" is the status "after step 2 in the lifecycle" (runtime.md), and all hooks come after that. runc says
@@ -138,7 +138,7 @@ def _set_up(spaces: Namespaces, step: Step) -> list[Step]:
     return [step] if spaces.has("user") else []
 
 
-def _delegate(config: dict[str, Any], spaces: Namespaces) -> list[Step]:
+def delegate(config: dict[str, Any], spaces: Namespaces) -> list[Step]:
     """Whether a container is to own its cgroup (config-linux.md, "Cgroup ownership"): where it may write there and sees
     no other, by a cgroup namespace of its own."""
     uid = config.get("process", {}).get("user", {}).get("uid", 0)

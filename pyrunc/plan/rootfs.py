@@ -8,7 +8,7 @@ from pyrunc.linux import mount as m
 from pyrunc.plan.mountopts import MountOptions
 from pyrunc.steps import Step
 from pyrunc.steps import mounts as s
-from pyrunc.steps.devices import MakeDevice, MakeLink
+from pyrunc.steps.devices import MakeDevice, MakeLink, ReopenNull
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -178,4 +178,5 @@ def _devices(linux: dict[str, Any], spaces: Namespaces, options: Options, bound:
     ]
     steps += [MakeLink(path, target) for path, target in LINKS]
     steps.append(MakeLink("/dev/ptmx", "pts/ptmx", replace=True))
+    steps.append(ReopenNull())
     return steps

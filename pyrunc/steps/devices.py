@@ -10,7 +10,7 @@ import struct
 
 from pyrunc.errors import Error
 from pyrunc.linux import mount as m
-from pyrunc.linux.path import make_in_root, open_in_root
+from pyrunc.linux.path import fd_path, make_in_root, open_in_root
 from pyrunc.steps import Step
 
 TYPE_CHECKING = False
@@ -87,6 +87,42 @@ class MakeDevice(Step):
             m.move_mount(tree, target)
         os.close(target)
         os.close(tree)
+
+
+class ReopenNull(Step):
+    """Where the caller gave the host's /dev/null as standard input, output or error, use the container's instead.
+
+    They are the same device, but the file belongs to a mount that the container can't see. CRIU can't save such a file.
+    """
+
+    __slots__ = ()
+
+    def describe(self) -> str:
+        return "use the container's /dev/null for the host's"
+
+    def run(self, ctx: Context) -> None:
+        null = os.makedev(1, 3)
+        given = [fd for fd in (0, 1, 2) if _is_device(os.fstat(fd), null)]
+        if not given:
+            return
+        try:
+            found = open_in_root(ctx.root_fd, "/dev/null")
+        except FileNotFoundError:
+            return  # a /dev/null that the configuration makes elsewhere
+        try:
+            if _is_device(os.fstat(found), null):
+                opened = os.open(fd_path(found), os.O_RDWR | os.O_CLOEXEC)
+                for fd in given:
+                    os.dup2(opened, fd)
+                os.close(opened)
+        except PermissionError:
+            pass  # its /dev is mounted nodev, or a device rule denies it: then the host's at least serves
+        finally:
+            os.close(found)
+
+
+def _is_device(status: os.stat_result, device: int) -> bool:
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == device
 
 
 class MakeLink(Step):

@@ -428,6 +428,13 @@ class CgroupMount(Mount):
             self._v1_hierarchies(mount_fd, hierarchies)
         os.close(mount_fd)
 
+    def bound(self, ctx: Context) -> list[tuple[str, str]]:
+        """(path in the container, host directory) where it consists of bind mounts: v1 without a cgroup namespace."""
+        hierarchies = self._hierarchies(ctx)
+        if self.own_namespace or list(hierarchies) == [""]:
+            return []
+        return [(f"{self.destination}/{_directory(name)}", path) for name, path in hierarchies.items()]
+
     def _hierarchies(self, ctx: Context) -> dict[str, str]:
         """The controllers of each hierarchy ("cpu,cpuacct", "name=systemd", "" for v2) and the container's place in it.
 
@@ -492,7 +499,7 @@ class CgroupMount(Mount):
 
     def _v1_hierarchies(self, tree: int, hierarchies: dict[str, str]) -> None:
         for name, path in hierarchies.items():
-            directory = name.removeprefix("name=") or "unified"
+            directory = _directory(name)
             os.mkdir(directory, 0o755, dir_fd=tree)
             target = os.open(directory, os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=tree)
             mount_fd = self._hierarchy(name, path, self.options.set)
@@ -504,6 +511,11 @@ class CgroupMount(Mount):
                     os.symlink(directory, controller, dir_fd=tree)
         if self.options.set & m.MOUNT_ATTR_RDONLY:
             m.mount_setattr(tree, m.MOUNT_ATTR_RDONLY)
+
+
+def _directory(name: str) -> str:
+    """Where a v1 layout has a hierarchy."""
+    return name.removeprefix("name=") or "unified"
 
 
 class MaskPath(Step):
