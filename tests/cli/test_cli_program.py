@@ -88,11 +88,6 @@ def test_help_needs_no_container_and_no_argument(capfd: pytest.CaptureFixture[st
     assert capfd.readouterr().out.startswith("NAME:")
 
 
-@pytest.mark.parametrize("name", ["checkpoint", "restore"])
-def test_commands_of_later(name: str) -> None:
-    assert _fails(name, "--some-flag", "x") == f"pyrunc: {name}: not supported yet"
-
-
 @pytest.mark.parametrize(
     ("argv", "line"),
     [

@@ -12,7 +12,7 @@ from pyrunc.plan import Namespaces, Options
 from pyrunc.plan.rootfs import RootfsSteps, rootfs_steps
 from pyrunc.steps import Step
 from pyrunc.steps import mounts as s
-from pyrunc.steps.devices import MakeDevice, MakeLink, OpenTerminal
+from pyrunc.steps.devices import MakeDevice, MakeLink, OpenTerminal, ReopenNull
 
 CONFIG: dict[str, Any] = {
     "ociVersion": "1.3.0",
