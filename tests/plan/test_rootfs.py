@@ -70,6 +70,7 @@ def test_the_order_of_an_ordinary_container() -> None:
         s.BindMount,
         MakeDevice,
         MakeLink,
+        ReopenNull,
         s.MakeWorkingDirectory,
     ]
     assert kinds(steps.hide) == [s.MarkRoot, s.ReadonlyPath, s.MaskPath]
