@@ -124,6 +124,19 @@ def test_ambient(bundle: Bundle, container: Container, uid: int, no_new_privileg
         assert got["permitted"] == got["effective"] == mask("CAP_NET_RAW")
 
 
+@spec("config.md#linux-process", "be granted otherwise MUST be logged as a warning by")
+@xfail_on("runc", "runc 1.1 says nothing")
+@xfail_on("crun", "crun 1.8 says nothing")
+def test_ambient_without_inheritable(bundle: Bundle, container: Container) -> None:
+    """capabilities(7): only what is both permitted and inheritable can be raised. The container runs without it."""
+    sets = bundle.process["capabilities"]
+    sets["inheritable"], sets["ambient"] = ["CAP_KILL"], ["CAP_KILL", "CAP_CHOWN"]
+    bundle.args("cat", "/proc/self/status")
+    result = container.run(check=True)
+    assert "can't raise ambient capability CAP_CHOWN: " in result.stderr
+    assert "CapAmb:\t0000000000000020\n" in result.stdout
+
+
 @spec("config.md#linux-process", "the ambient field is an array of ambient capabilities that are kept for the process")
 def test_ambient_counts(bundle: Bundle, container: Container) -> None:
     """chown(2) by a user who holds CAP_CHOWN."""

@@ -512,6 +512,8 @@ def test_broken_executable(bundle: Bundle, container: Container, content: bytes)
     result = container.run(timeout=15)
     assert result.status != 0
     assert "Traceback" not in result.stderr
+    if container.runtime.name == "pyrunc":  # as runc 1.4: the container's word, alone
+        assert result.stderr.startswith("exec /bin/broken: ") and result.stderr.count("\n") == 1
 
 
 @spec("config.md#process", "cwd (string, REQUIRED) is the working directory that will be set for the executable.")

@@ -58,6 +58,10 @@ class NoSuchContainer(Error):
         super().__init__("container does not exist")
 
 
+class NotExecuted(Error):
+    """The kernel refused to execute the container's program, when everything else was done (execve(2))."""
+
+
 class NotRunning(Error):
     """The container's init has ended. Engines match the words."""
 

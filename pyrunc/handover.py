@@ -13,7 +13,7 @@ import errno
 import os
 
 from pyrunc import jsonio
-from pyrunc.errors import Error
+from pyrunc.errors import Error, NotExecuted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -103,6 +103,7 @@ def go(start: int, result: int) -> None:
     message = said.removeprefix(b"x")
     if message:
         _, (reason, pointer, action, number) = jsonio.loads(message.decode())
-        raise Error(reason, pointer=pointer, action=action, errno=number)
+        kind = NotExecuted if said[:1] == b"x" and pointer == "/process/args" else Error
+        raise kind(reason, pointer=pointer, action=action, errno=number)
     if not said:
         raise Error("init ended before it could execute the program")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from pyrunc.cli.table import BOOL, COMMANDS, GLOBAL, HELP
-from pyrunc.version import OCI_VERSION, __version__
+from pyrunc.version import COMMIT, OCI_VERSION, __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,10 +67,15 @@ def command(command: Command) -> str:
 
 
 def version() -> str:
-    """What `--version` prints; engines look for the lines that begin with "pyrunc version" and "spec:"."""
+    """What `--version` prints; engines look for the lines that begin with "pyrunc version", "commit:" and "spec:"."""
     from pyrunc import seccomp
 
-    lines = [f"pyrunc version {__version__}", f"spec: {OCI_VERSION}", f"python: {sys.version.split()[0]}"]
+    lines = [
+        f"pyrunc version {__version__}",
+        f"commit: {COMMIT}",
+        f"spec: {OCI_VERSION}",
+        f"python: {sys.version.split()[0]}",
+    ]
     libseccomp = seccomp.libseccomp_version()
     if libseccomp is not None:
         lines.append(f"libseccomp: {libseccomp}")

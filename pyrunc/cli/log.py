@@ -45,15 +45,19 @@ class Log:
         self._json = form == "json"
         self.verbose = verbose
 
-    def error(self, message: str) -> None:
-        """Why a command failed. Standard error gets the line, too, even where there is a log file."""
+    def error(self, message: str, *, bare: bool = False) -> None:
+        """Why a command failed. Standard error gets the line, too, even where there is a log file.
+
+        Args:
+            bare: without the program's name.
+        """
         # an id or a file name may have line breaks, or what a terminal takes for commands
         if not message.isprintable():
             message = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
         if self.fd != STDERR or self._json:
             self._append("error", message)
         if self.fd != STDERR or not self._json:
-            _write(STDERR, f"pyrunc: {message}\n")
+            _write(STDERR, f"{'' if bare else 'pyrunc: '}{message}\n")
 
     def warn(self, message: str) -> None:
         """Something that went wrong and did not stop the command."""

@@ -6,7 +6,7 @@ import os
 
 from pyrunc.cli.log import Log
 from pyrunc.cli.parse import UsageError, find, parse_command, parse_global
-from pyrunc.errors import Error
+from pyrunc.errors import Error, NotExecuted
 from pyrunc.linux.proc import in_user_namespace
 
 TYPE_CHECKING = False
@@ -99,6 +99,10 @@ def run(argv: list[str]) -> int:
     except UsageError as e:
         log.error(f"{doing}: {e} (see pyrunc {doing} --help)" if doing else f"{e} (see pyrunc --help)")
         return 1
+    except NotExecuted as e:
+        # under runc it is the container that says this, and it says nothing more
+        log.error(f"{e.action}: {e.reason}", bare=True)
+        return failed
     except Error as e:
         log.error(f"{doing}: {e}" if doing else str(e))
         return failed

@@ -112,6 +112,8 @@ def number_list(text: str, most: int) -> list[int]:
     found: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
+        if not part.strip():
+            continue  # the kernel does not mind either
         for number in (first, last) if dash else (first,):
             if not (number.isascii() and number.isdigit()):
                 raise ValueError(f"{part!r} is not a number or a range of numbers")
@@ -120,4 +122,6 @@ def number_list(text: str, most: int) -> list[int]:
         if dash and int(first) > int(last):
             raise ValueError(f"{part!r} ends before it begins")
         found += range(int(first), int(last if dash else first) + 1)
+    if not found:
+        raise ValueError(f"no number in {text!r}")
     return sorted(set(found))

@@ -143,9 +143,9 @@ def process_steps(
     # Loading a filter needs CAP_SYS_ADMIN where no_new_privs is not set (seccomp(2)). execve(2) drops it
     extra = 1 << CAP_SYS_ADMIN if seccomp is not None and not no_new_privileges else 0
     inheritable = sets.get("inheritable", 0)
-    # Only what is both permitted and inheritable can be ambient (capabilities(7)); configurations that ask for more are
-    # common (runc's own `spec` wrote them), so the rest is left out without a word, as runc does
-    ambient = sets.get("ambient", 0) & permitted & inheritable
+    # Only what is both permitted and inheritable can be ambient (capabilities(7))
+    asked = sets.get("ambient", 0)
+    ambient = asked & permitted & inheritable
     listed = [name for names in process.get("capabilities", {}).values() for name in names]
     steps.append(
         s.SetCapabilities(
@@ -156,6 +156,7 @@ def process_steps(
             wanted=capability_mask(listed),
             bounding=sets.get("bounding", 0),
             unknown=sorted(set(listed).difference(CAPABILITIES)),
+            unraisable=asked & ~ambient,
         )
     )
     if process.get("args"):
@@ -169,7 +170,7 @@ def process_steps(
 
         # As under runc, the filter is theirs too. Where init is still free of it each puts itself under it
         steps += hooks(config, "startContainer", "created", inside=True, seccomp=None if early else seccomp)
-    steps.append(s.PrepareExec())
+    steps.append(s.PrepareExec(joining=joining))
     if seccomp is not None and not early:
         steps.append(s.LoadSeccomp(seccomp.program, seccomp.flags))
     if process.get("args"):

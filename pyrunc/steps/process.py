@@ -293,9 +293,10 @@ class SetCapabilities(Step):
         wanted: what the configuration names in any set.
         bounding: what DropBoundingSet has left.
         unknown: names in the configuration that are no capability's.
+        unraisable: what the configuration wants to be ambient and can't be by its own word.
     """
 
-    __slots__ = ("ambient", "bounding", "effective", "inheritable", "permitted", "unknown", "wanted")
+    __slots__ = ("ambient", "bounding", "effective", "inheritable", "permitted", "unknown", "unraisable", "wanted")
 
     def __init__(
         self,
@@ -307,6 +308,7 @@ class SetCapabilities(Step):
         wanted: int,
         bounding: int,
         unknown: list[str],
+        unraisable: int = 0,
     ) -> None:
         super().__init__("/process/capabilities")
         self.effective = effective
@@ -316,6 +318,7 @@ class SetCapabilities(Step):
         self.wanted = wanted
         self.bounding = bounding
         self.unknown = unknown
+        self.unraisable = unraisable
 
     def describe(self) -> str:
         return f"set capabilities {names(self.effective)}" + (
@@ -328,6 +331,10 @@ class SetCapabilities(Step):
         inheritable = self.inheritable & (inherited | own & self.bounding)
         if self.unknown:
             ctx.warn(f"{self.origin}: unknown, ignored: {', '.join(self.unknown)}")
+        for number, name in enumerate(p.CAPABILITIES):
+            if self.unraisable >> number & 1:
+                why = "it is not both permitted and inheritable (capabilities(7))"
+                ctx.warn(f"{self.origin}/ambient: can't raise ambient capability {name}: {why}")
         if left_out := self.wanted & ~own | self.inheritable & ~inheritable:
             ctx.warn(f"{self.origin}: cannot be granted, ignored: {names(left_out)}")
         p.capset(self.effective & permitted, permitted, inheritable)
@@ -363,7 +370,8 @@ class LoadSeccomp(Step):
 
         ctx.debug(f"seccomp filter flags: {self.flags}")  # runc's words, which its tests look for
         listener = load_filter(self.program, self.flags)
-        ctx.trace = None  # a line in the log would be a system call of ours under the program's filter
+        # a line in the log would be a system call of ours under the program's filter
+        ctx.trace, ctx.debug = None, lambda line: None
         return listener
 
 
@@ -538,6 +546,7 @@ class WaitForStart(Step):
 
         for number in (_signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGTERM):
             _signal.signal(number, _exit_by_signal)
+        ctx.debug("init: closing the pipe to signal completion")  # runc's words, for those who look for them in a log
         ctx.peer().send("ready")
         ctx.peer().close()
         if not os.read(ctx.start_fd, 1):
@@ -555,7 +564,11 @@ class PrepareExec(Step):
     error after this word and before the end of file that it waits for.
     """
 
-    __slots__ = ()
+    __slots__ = ("joining",)
+
+    def __init__(self, *, joining: bool) -> None:
+        super().__init__()
+        self.joining = joining
 
     def describe(self) -> str:
         return "hand signals and descriptors over to the program"
@@ -563,6 +576,8 @@ class PrepareExec(Step):
     def run(self, ctx: Context) -> None:
         if ctx.executable:
             refuse_interpreter(ctx.executable)  # again: `create` may be long ago
+        if self.joining:
+            ctx.debug("setns_init: about to exec")  # runc's words
         p.reset_signals()
         for fd in range(3, 3 + ctx.preserve):
             os.set_inheritable(fd, True)

@@ -72,6 +72,7 @@ class StartInit(Step):
 
     def run(self, ctx: Context) -> None:
         doors = _Doors(ctx)
+        ctx.debug("nsexec container setup")  # runc's words, for those who look for them in a log
         try:
             ctx.channel, theirs = Channel.pair()
             ctx.channel.warn = ctx.warn
@@ -160,6 +161,7 @@ class StartInit(Step):
                     os.dup2(fd, number)
             # What the caller left open is its own, and must not be seen in here at any moment (CVE-2024-21626)
             p.keep_only(ours | set(range(3, 3 + ctx.preserve)))
+            ctx.debug("child process in init()")  # runc's words, for those who look for them in a log
             steps.run(self.init, ctx)
         except (Error, OSError) as e:
             _report(ctx, e if isinstance(e, Error) else steps.explain(e, self))

@@ -48,8 +48,9 @@ def test_version_as_engines_parse_it() -> None:
         assert (done.returncode, done.stderr) == (0, "")
         lines = done.stdout.splitlines()
         assert re.fullmatch(r"pyrunc version \d+\.\d+\.\d+\S*", lines[0])
-        assert lines[1] == "spec: 1.3.0"
-        assert lines[2].startswith("python: 3.")
+        assert re.fullmatch(r"commit: \S+", lines[1])
+        assert lines[2] == "spec: 1.3.0"
+        assert lines[3].startswith("python: 3.")
 
 
 def test_it_runs_with_an_empty_environment() -> None:

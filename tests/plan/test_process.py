@@ -279,6 +279,7 @@ def test_ambient_needs_permitted_and_inheritable() -> None:
     sets = {"ambient": ["CAP_CHOWN", "CAP_KILL", "CAP_FOWNER"], "permitted": ["CAP_CHOWN", "CAP_KILL"]}
     step = only(plan(capabilities=sets | {"inheritable": ["CAP_KILL", "CAP_FOWNER"]}), s.SetCapabilities)
     assert step.ambient == 1 << 5
+    assert step.unraisable == 1 << 0 | 1 << 3
 
 
 def test_a_container_without_a_command_has_nothing_to_execute() -> None:
