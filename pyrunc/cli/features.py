@@ -49,7 +49,7 @@ def structure() -> dict[str, Any]:
             "memoryPolicy": {"modes": list(MEMORY_MODES), "flags": list(MEMORY_FLAGS)},
             "intelRdt": {"enabled": False, "schemata": False, "monitoring": False},
             "mountExtensions": {"idmap": {"enabled": False}},
-            "netDevices": {"enabled": False},
+            "netDevices": {"enabled": True},
         },
         "annotations": {**annotations, "io.github.pyrunc.version": __version__},
         "potentiallyUnsafeConfigAnnotations": ["org.systemd.property."],

@@ -202,6 +202,29 @@ def time_offsets(config: Config) -> None:
             raise Error("is a second or more", pointer=f"/linux/timeOffsets/{clock}/nanosecs")
 
 
+def net_devices(config: Config) -> None:
+    """config-linux.md, netDevices: they go into a network namespace of the container's, by names that Linux takes."""
+    devices, taken = config.get("linux", {}).get("netDevices"), set()
+    if devices and "network" not in _spaces(config):
+        raise Error("needs a network namespace", pointer="/linux/netDevices")
+    for name, device in (devices or {}).items():
+        at = pointer("/linux/netDevices", name)
+        _check_interface(name, at, template=False)
+        new = device.get("name")
+        if new:
+            _check_interface(new, f"{at}/name", template=True)
+        if (new or name) in taken and "%" not in (new or name):
+            raise Error(f"{new or name} is another network device already", pointer=f"{at}/name" if new else at)
+        taken.add(new or name)
+
+
+def _check_interface(name: str, at: str, *, template: bool) -> None:
+    """dev_valid_name and dev_alloc_name of the kernel's net/core/dev.c; there is room for a NUL in its IFNAMSIZ, 16."""
+    good = name not in ("", ".", "..") and len(name.encode()) < 16 and not any(c in "/:" or c.isspace() for c in name)
+    if not good or (template and "%" in name and (name.count("%") > 1 or "%d" not in name)):
+        raise Error(f'"{name}" is not the name of a network device', pointer=at)
+
+
 # -- sysctl --------------------------------------------------------------------------------------------------
 
 _IPC_SYSCTLS = (
@@ -224,7 +247,7 @@ def sysctls(config: Config) -> None:
         at = pointer("/linux/sysctl", key)
         if not all(part and part not in (".", "..") for part in parts):
             raise Error("is not the name of a kernel parameter", pointer=at)
-        space = _space_of_sysctl(".".join(parts), parts)
+        space = _space_of_sysctl(key)
         if space is None:
             raise Error("belongs to no namespace, so it would be set for the whole host", pointer=at)
         if space not in spaces:
@@ -245,7 +268,10 @@ def sysctl_parts(key: str) -> list[str]:
     return [part.replace("/", ".") for part in key.split(".")]
 
 
-def _space_of_sysctl(dotted: str, parts: list[str]) -> str | None:
+def _space_of_sysctl(key: str) -> str | None:
+    """The type of namespace that a parameter belongs to; None where there is one for the whole host."""
+    parts = sysctl_parts(key)
+    dotted = ".".join(parts)
     if parts[0] == "net":
         return "network"
     if parts[0] == "user":
@@ -334,8 +360,6 @@ def _check_errno(action: str, holder: Config, at: str, errno_name: str) -> None:
 
 # -- what this release leaves for later ----------------------------------------------------------------------
 
-_LATER_IN_LINUX = ("netDevices",)
-
 
 def later_in_linux(config: Config) -> None:
     """config.md, valid values: what isn't supported is an error, never dropped. Empty values ask nothing.
@@ -343,9 +367,6 @@ def later_in_linux(config: Config) -> None:
     An intelRdt that is there, even empty, asks for a resctrl group.
     """
     linux = config.get("linux", {})
-    for name in _LATER_IN_LINUX:
-        if linux.get(name):
-            raise Error("not supported yet", pointer=f"/linux/{name}")
     if "intelRdt" in linux:
         raise Error("not supported yet", pointer="/linux/intelRdt")
 
@@ -380,6 +401,7 @@ RULES: tuple[Callable[[Config], None], ...] = (
     mappings,
     user,
     time_offsets,
+    net_devices,
     sysctls,
     personality,
     memory_policy,
@@ -401,7 +423,7 @@ def check_process(process: Config, at: str) -> None:
 
 
 def check_host(config: Config, bundle: str) -> None:
-    """The rules that need a look at the host: is the root a directory, and whose are the network parameters.
+    """The rules that need a look at the host: is the root a directory, and whose are the namespaces.
 
     Args:
         bundle: path of the bundle's directory, where a relative root.path starts.
@@ -413,15 +435,26 @@ def check_host(config: Config, bundle: str) -> None:
         raise Error.from_os(e, pointer="/root/path", action=root) from None
     if not stat.S_ISDIR(mode):
         raise Error("is not a directory", pointer="/root/path", action=root)
+    _check_own_namespaces(config)
+
+
+def _check_own_namespaces(config: Config) -> None:
+    """What a container may do to a namespace of its own it must not do to the runtime's, which it can join by a path.
+
+    runc asks this about network parameters.
+    """
     linux = config.get("linux", {})
-    keys = [key for key in linux.get("sysctl", ()) if key.startswith(("net.", "net/"))]
-    for index, space in enumerate(linux.get("namespaces", ()) if keys else ()):
-        # as runc: joining the namespace that the runtime is in would set the host's parameters
-        if space["type"] == "network" and space.get("path"):
+    asked = [(_space_of_sysctl(key), pointer("/linux/sysctl", key)) for key in linux.get("sysctl", ())]
+    if linux.get("netDevices"):
+        asked.append(("network", "/linux/netDevices"))
+    for index, space in enumerate(linux.get("namespaces", ()) if asked else ()):
+        at = next((at for kind, at in asked if kind == space["type"]), "")
+        if at and space.get("path"):
             try:
-                joined, own = os.stat(space["path"]), os.stat("/proc/self/ns/net")
+                name = "net" if space["type"] == "network" else space["type"]  # as it is for ipc, uts and user
+                joined, own = os.stat(space["path"]), os.stat(f"/proc/self/ns/{name}")
             except OSError as e:
                 raise Error.from_os(e, pointer=f"/linux/namespaces/{index}/path", action=space["path"]) from None
-            if (joined.st_dev, joined.st_ino) == (own.st_dev, own.st_ino):
-                reason = "belongs to the runtime's own network namespace, which the container joins"
-                raise Error(reason, pointer=pointer("/linux/sysctl", keys[0]))
+            if os.path.samestat(joined, own):
+                reason = f"belongs to the runtime's own {space['type']} namespace, which the container joins"
+                raise Error(reason, pointer=at)

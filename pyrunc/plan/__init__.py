@@ -100,7 +100,8 @@ def create(
     # A systemd unit is not made without a process to be in it, and systemd moves that. Any other cgroup is made first,
     # for init to be born there or to go there itself, which is quicker
     placed = manager if manager.unit is not None else None
-    waits = placed is not None or spaces.has("user")
+    moved = _net_devices(linux)
+    waits = placed is not None or spaces.has("user") or bool(moved)
     init = _init_steps(config, container_id, spaces, options, rootfs, seccomp, waits)
     process = config.get("process", {})
 
@@ -112,7 +113,7 @@ def create(
         steps.append(namespaces.MapIds(*mappings))
     if (score := process.get("oomScoreAdj")) is not None:
         steps.append(SetOomScore(score))
-    steps += delegate(config, spaces)
+    steps += [*delegate(config, spaces), *moved]
     if waits:
         steps.append(Tell("set up"))
     # "created" is the status "after step 2 in the lifecycle" (runtime.md), and all hooks come after that. runc says
@@ -121,6 +122,23 @@ def create(
     if outside:
         steps += [Await("mounted"), *outside, Tell("hooked")]
     return [*steps, *_limits(process, config), *_listener(config, seccomp, "creating"), Await("ready")]
+
+
+def _member(at: str, key: str) -> str:
+    """JSON pointer (RFC 6901) of a member of an object whose keys may be anything."""
+    return f"{at}/{key.replace('~', '~0').replace('/', '~1')}"
+
+
+def _net_devices(linux: dict[str, Any]) -> list[Step]:
+    """Network devices to move: as soon as there is a namespace to move them into, before hooks look at it."""
+    if not linux.get("netDevices"):
+        return []
+    from pyrunc.steps.network import MoveNetDevice
+
+    return [
+        MoveNetDevice(name, device.get("name") or name, _member("/linux/netDevices", name))
+        for name, device in linux["netDevices"].items()
+    ]
 
 
 def _listener(config: dict[str, Any], seccomp: Filter | None, status: str) -> list[Step]:
@@ -214,8 +232,7 @@ def _init_steps(
         steps.append(namespaces.SetDomainname(name))
     steps += profile_steps(process)
     for key, value in linux.get("sysctl", {}).items():
-        origin = "/linux/sysctl/" + key.replace("~", "~0").replace("/", "~1")
-        steps.append(namespaces.SetSysctl(key, value, origin))
+        steps.append(namespaces.SetSysctl(key, value, _member("/linux/sysctl", key)))
     steps += rootfs.hide + rootfs.enter
     return steps + process_steps(process, config, seccomp, unprivileged=options.unprivileged)
 

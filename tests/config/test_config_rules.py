@@ -105,6 +105,17 @@ TAKEN: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         },
     ),
     "no time offsets without time": (PLAIN, {"linux__timeOffsets": {}}),
+    "network devices": (
+        PLAIN,
+        {
+            "linux__netDevices": {
+                "eth0": {},
+                "eth1": {"name": "e" * 15},
+                "a%d": {"name": "net%d"},
+                "b": {"name": "net%d"},
+            }
+        },
+    ),
     "sysctl of ipc": (PLAIN, {"linux__sysctl": {"kernel.shm_rmid_forced": "1", "fs.mqueue.msg_max": "5"}}),
     "sysctl of network": (PLAIN, {"linux__sysctl": {"net.ipv4.ip_forward": "1", "net/ipv4/conf/eth0.1/mtu": "9"}}),
     "sysctl of uts": (PLAIN, {"linux__sysctl": {"kernel.domainname": "a"}}),
@@ -374,7 +385,29 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
         {"process__execCPUAffinity": {"initial": "8192"}},
         "/process/execCPUAffinity/initial: not a list of CPUs: 8192 is more than 8191",
     ),
-    (PLAIN, {"linux__netDevices": {"eth0": {}}}, "/linux/netDevices: not supported yet"),
+    (
+        PLAIN,
+        {"linux__netDevices": {"eth0": {}}, "linux__namespaces": namespaces("mount", "uts", "ipc")},
+        "/linux/netDevices: needs a network namespace",
+    ),
+    *(
+        (
+            PLAIN,
+            {"linux__netDevices": {"eth0": {"name": name}}},
+            f'/linux/netDevices/eth0/name: "{name}" is not the name of a network device',
+        )
+        for name in (".", "..", "a/b", "a:b", "a b", "a" * 16, "eth%", "eth%s", "%d%d", "a%d%")
+    ),
+    (
+        PLAIN,
+        {"linux__netDevices": {"eth/0": {}}},
+        '/linux/netDevices/eth~10: "eth/0" is not the name of a network device',
+    ),
+    (
+        PLAIN,
+        {"linux__netDevices": {"eth0": {}, "eth1": {"name": "eth0"}}},
+        "/linux/netDevices/eth1/name: eth0 is another network device already",
+    ),
     (
         PLAIN,
         {"linux__memoryPolicy": {"mode": "MPOL_LOCAL", "nodes": "0-7"}},

@@ -17,6 +17,7 @@ from pyrunc.steps import process as s
 from pyrunc.steps.apparmor import ChangeProfile
 from pyrunc.steps.hooks import RunHook
 from pyrunc.steps.listener import SendListener
+from pyrunc.steps.network import MoveNetDevice
 from pyrunc.steps.runtime import Await, StartInit
 
 T = TypeVar("T", bound=Step)
@@ -308,3 +309,19 @@ def test_steps_of_the_configuration_know_their_place() -> None:
     assert origins["LoadSeccomp"] == "/linux/seccomp"
     assert origins["FindExecutable"] == "/process/args/0"
     assert origins["NoNewPrivileges"] == "/process/noNewPrivileges"
+
+
+def test_network_devices_are_moved_before_init_goes_on() -> None:
+    """Its sysctls may be about them, and the hooks after that."""
+    config = {
+        "root": {"path": "rootfs"},
+        "process": process(),
+        "hooks": {"createRuntime": [{"path": "/one"}]},
+        "linux": {"namespaces": [{"type": "network"}], "netDevices": {"eth/0": {"name": "a"}, "eth1": {}}},
+    }
+    steps = created(config)
+    assert isinstance(only(steps, StartInit).init[0], Await)
+    moved = [(step.name, step.new_name, step.origin) for step in steps if isinstance(step, MoveNetDevice)]
+    assert moved == [("eth/0", "a", "/linux/netDevices/eth~10"), ("eth1", "eth1", "/linux/netDevices/eth1")]
+    found = names(steps)
+    assert found.index("StartInit") < found.index("MoveNetDevice") < found.index("Tell") < found.index("RunHook")
