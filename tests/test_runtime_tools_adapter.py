@@ -106,21 +106,41 @@ def test_run(tmp_path: pathlib.Path, ends: bool) -> None:
     assert found_still.returncode == 1
 
 
+def suite(directory: pathlib.Path, program: str, runtimes: dict[str, str]) -> list[str]:
+    """A suite of one file, x, and runtimes that are asked `check`; the options to name it."""
+    file = directory / "validation" / "x" / "x.t"
+    file.parent.mkdir(parents=True)
+    file.write_text(f"#!/bin/sh\n{program}\necho 1..1\n")
+    for name, check in runtimes.items():
+        script = (
+            f'#!/bin/sh\n[ "$1" != --version ] || exec echo {name} version 1\n[ "$3" != check ] || {{ {check}; }}\n'
+        )
+        (directory / name).write_text(script)
+    (directory / "runtimetest").touch()
+    for executable in (file, directory / "runtimetest", *(directory / name for name in runtimes)):
+        executable.chmod(0o755)
+    return ["--suite", str(directory), "--logs", str(directory / "logs"), "--runtime"]
+
+
+CHECK = '"$RUNTIME" check && echo "ok 1 - a" || echo "not ok 1 - a"'
+
+
 @pytest.mark.root
 def test_main(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Exit status 1 where the first runtime is behind."""
-    (tmp_path / "validation" / "x").mkdir(parents=True)
-    file = tmp_path / "validation" / "x" / "x.t"
-    file.write_text('#!/bin/sh\n"$RUNTIME" check && echo "ok 1 - a" || echo "not ok 1 - a"\necho 1..1\n')
-    for name, status in (("good", 0), ("bad", 1)):
-        text = f'#!/bin/sh\n[ "$1" != --version ] || exec echo {name} version 1\n[ "$3" != check ] || exit {status}\n'
-        (tmp_path / name).write_text(text)
-    (tmp_path / "runtimetest").touch()
-    for program in (file, tmp_path / "good", tmp_path / "bad", tmp_path / "runtimetest"):
-        program.chmod(0o755)
-    options = ["--suite", str(tmp_path), "--logs", str(tmp_path / "logs"), "--runtime"]
+    options = suite(tmp_path, CHECK, {"good": "exit 0", "bad": "exit 1"})
     assert runtime_tools.main([*options, f"{tmp_path}/good,{tmp_path}/bad"]) == 0
     assert runtime_tools.main([*options, f"{tmp_path}/bad,{tmp_path}/good", "x.t"]) == 1
     assert "0/1" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="no such program"):
         runtime_tools.main([*options, f"{tmp_path}/good", "y"])
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(("attempts", "status"), [("1", 1), ("2", 1), ("3", 0)])
+def test_attempts(tmp_path: pathlib.Path, attempts: str, status: int) -> None:
+    """A file that is clean the third time."""
+    count = tmp_path / "count"
+    racing = f"echo >>{count}; [ $(wc -l <{count}) = 3 ]"
+    options = suite(tmp_path, CHECK, {"good": "exit 0", "racing": racing})
+    assert runtime_tools.main([*options, f"{tmp_path}/racing,{tmp_path}/good", "--attempts", attempts]) == status
