@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from conformance.harness import (
     Container,
     Result,
     Runtime,
+    children,
     mounts,
     namespace,
     not_applicable,
@@ -290,6 +292,7 @@ def test_tcp_established(bundle: Bundle, cycle: Cycle) -> None:
 
 
 @spec("runc-checkpoint.8", "Allow one to link unlinked files back when possible.")
+@requires("flag:checkpoint --link-remap")
 def test_link_remap(bundle: Bundle, cycle: Cycle) -> None:
     """A file that has lost the name it was opened by, and has another."""
     bundle.file("/tmp/old", "kept\n")
@@ -303,6 +306,7 @@ def test_link_remap(bundle: Bundle, cycle: Cycle) -> None:
 
 
 @spec("runc-checkpoint.8", "Allow checkpoint/restore of external unix sockets.")
+@requires("flag:checkpoint --link-remap")
 def test_flags_that_only_allow(bundle: Bundle, cycle: Cycle) -> None:
     """All that change nothing for a container without such things."""
     bundle.sh(COUNT)
@@ -341,6 +345,7 @@ def test_pre_dump(bundle: Bundle, cycle: Cycle) -> None:
 
 @spec("runc-checkpoint.8", "Once lazy-pages server is ready, criu writes \\0 (a zero byte) to that fd.")
 @requires(_feature("uffd-noncoop"))
+@requires("flag:checkpoint strict|ignore")
 def test_lazy_pages(bundle: Bundle, cycle: Cycle, new_container: Any) -> None:
     """Memory comes when it is asked for; the old container is gone when all has come."""
     bundle.sh(COUNT)
@@ -366,7 +371,9 @@ def test_lazy_pages(bundle: Bundle, cycle: Cycle, new_container: Any) -> None:
         finally:
             server.kill()
         if dump.process.returncode and "page-pipe: splice" in pathlib.Path(cycle.images, "dump.log").read_text():
-            started.kill()
+            for pid in children(started.pid):
+                os.kill(pid, signal.SIGKILL)  # criu does not come to an end by itself
+            assert started.wait().status != 0
             not_applicable("criu can't serve memory on this kernel")  # its server's splice(2) fails, with any runtime
         assert dump.process.returncode == 0, dump.stderr
         assert started.wait().status == 0
@@ -474,6 +481,7 @@ def test_cgroup(bundle: Bundle, cycle: Cycle) -> None:
     cycle.run()
     controller = "pids" if cgroups.mode != "v2" else ""
     before = cgroups.of(container.pid)[controller]
+    shown = container.exec("ls", "/sys/fs/cgroup", check=True).stdout
     cycle.checkpoint()
     assert not os.path.exists(before)
     cycle.restore()
@@ -482,12 +490,11 @@ def test_cgroup(bundle: Bundle, cycle: Cycle) -> None:
     container.pause()
     assert container.status == "paused"
     container.resume()
-    inside = "/sys/fs/cgroup/pids/pids.max" if controller else "/sys/fs/cgroup/pids.max"
-    shown = container.exec("cat", inside)
-    assert shown.stdout == "77\n" or cgroups.mode == "v2"  # there the whole hierarchy is shown
+    assert container.exec("ls", "/sys/fs/cgroup", check=True).stdout == shown
 
 
 @spec("runc-restore.8", "to restore the container into a different cgroup, --manage-cgroups-mode ignore must be used")
+@requires("flag:checkpoint strict|ignore")
 def test_another_cgroup(bundle: Bundle, cycle: Cycle) -> None:
     container = cycle.container
     cycle.run()

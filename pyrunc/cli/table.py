@@ -145,7 +145,7 @@ _TCP_ESTABLISHED = Flag("tcp-established", BOOL, "save and restore open TCP conn
 _EXT_UNIX_SK = Flag("ext-unix-sk", BOOL, "allow Unix sockets whose other end is outside")
 _SHELL_JOB = Flag("shell-job", BOOL, "allow a session or terminal that is from outside")
 _FILE_LOCKS = Flag("file-locks", BOOL, "save and restore locks on files")
-_MANAGE_CGROUPS = Flag("manage-cgroups-mode", TEXT, "soft, full, strict or ignore", default="soft")
+_MANAGE_CGROUPS = Flag("manage-cgroups-mode", TEXT, "what of cgroups is saved: soft|full|strict|ignore", default="soft")
 _EMPTY_NS = Flag("empty-ns", TEXTS, "namespace without its properties: network, which always is")
 _AUTO_DEDUP = Flag("auto-dedup", BOOL, "free memory that images have twice")
 _FORMAT = Flag("format", TEXT, "table or json", short="f", default="table", choices=("table", "json"))
