@@ -426,19 +426,47 @@ class Ordinary:
 
     def run(self, *args: str, within: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
         """Run the runtime; `within` is a command that runs it, such as unshare(1)."""
+        return self.sh(f'exec {" ".join(within)} $RUNTIME "$@"', *args)
+
+    def sh(self, script: str, *args: str, groups: str = "--clear-groups") -> subprocess.CompletedProcess[str]:
+        """Run a script of the shell: $RUNTIME in it is the runtime with its global options, $ID the container's ID.
+
+        The arguments are the script's. All of its commands see the same files.
+        """
         runtime = self.container.runtime
-        argv = [*within, runtime.path, *runtime.global_args, "--root", f"{self.directory}/root", *args]
-        script = self.setup + f'exec setpriv --reuid {self.UID} --regid {self.UID} --clear-groups "$@"'
+        command = " ".join([runtime.path, *runtime.global_args, "--root", f"{self.directory}/root"])
         return subprocess.run(
-            ["unshare", "--mount", "sh", "-euc", script, "sh", *argv],
+            ["unshare", "--mount", "sh", "-euc", self.setup + 'exec "$@"', "sh"]
+            + ["setpriv", f"--reuid={self.UID}", f"--regid={self.UID}", groups, "sh", "-c", script, "sh", *args],
             capture_output=True,
             text=True,
             stdin=subprocess.DEVNULL,
             timeout=harness.TIMEOUT * harness.SCALE,
             cwd=self.directory,
-            env={**runtime.env, "XDG_RUNTIME_DIR": f"{self.directory}/run"},
+            env={
+                **runtime.env,
+                "XDG_RUNTIME_DIR": f"{self.directory}/run",
+                "RUNTIME": command,
+                "ID": self.container.id,
+                "BUNDLE": self.container.bundle.path,
+            },
             check=False,
         )
+
+    def maps_itself(self) -> None:
+        """As the machine lets everybody: root of the container is this user, and there is no other ID."""
+        self.container.bundle.linux["uidMappings"] = [mapping(0, self.UID, 1)]
+        self.container.bundle.linux["gidMappings"] = [mapping(0, self.UID, 1)]
+
+    def said(self, script: str) -> str:
+        """What a script prints, both ways, with the bundle as it is now; the container is gone at its end.
+
+        The script ends well, and what it lets fail it asks itself.
+        """
+        self.container.bundle.write()
+        done = self.sh(f"{{ {script}\n}} 2>&1; said=$?; $RUNTIME delete --force $ID > /dev/null 2>&1; exit $said")
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
 
 
 @pytest.fixture
@@ -477,8 +505,7 @@ def test_what_spec_writes_for_an_ordinary_user_runs(bundle: Bundle, container: C
 
 @spec(MAPPINGS, "describes the user namespace uid mappings from the host to the container")
 def test_an_ordinary_user_maps_itself(bundle: Bundle, container: Container, ordinary: Ordinary) -> None:
-    bundle.linux["uidMappings"] = [mapping(0, Ordinary.UID, 1)]
-    bundle.linux["gidMappings"] = [mapping(0, Ordinary.UID, 1)]
+    ordinary.maps_itself()
     bundle.sh("id -u; id -g; cat /proc/self/uid_map; touch /file; cat /proc/self/setgroups")
     bundle.write()
     done = ordinary.run("run", "--bundle", bundle.path, container.id)
@@ -534,21 +561,202 @@ def test_an_ordinary_user_s_lifecycle(bundle: Bundle, container: Container, ordi
     bundle.linux["uidMappings"] = [mapping(0, Ordinary.UID, 1), mapping(1, ROOT, 65536)]
     bundle.linux["gidMappings"] = [mapping(0, Ordinary.UID, 1), mapping(1, ROOT, 65536)]
     bundle.write()
-    runtime = container.runtime
-    argv = " ".join([runtime.path, *runtime.global_args, "--root", f"{ordinary.directory}/root"])
-    script = f"""
-    {argv} run --detach --bundle {bundle.path} {container.id} > /dev/null 2> errors < /dev/null || cat errors
-    {argv} state {container.id} | grep -o running
-    {argv} exec {container.id} id -u
-    {argv} kill {container.id} KILL
+    script = """
+    $RUNTIME run --detach --bundle $BUNDLE $ID > /dev/null 2> errors < /dev/null || cat errors
+    $RUNTIME state $ID | grep -o running
+    $RUNTIME exec $ID id -u
+    $RUNTIME kill $ID KILL
     sleep 0.3
-    {argv} delete {container.id} && echo deleted
+    $RUNTIME delete $ID && echo deleted
     """
-    saved, runtime.path = runtime.path, "/bin/sh"
-    saved_args, runtime.global_args = runtime.global_args, ["-c", script, "sh"]
-    try:
-        done = ordinary.run()
-    finally:
-        runtime.path, runtime.global_args = saved, saved_args
+    done = ordinary.sh(script)
     assert done.stdout.split() == ["running", "0", "deleted"], done.stderr
     shutil.rmtree(f"{ordinary.directory}/root")
+
+
+#: A script's beginning: a container that goes on by itself.
+DETACHED = "$RUNTIME run --detach --bundle $BUNDLE $ID > /dev/null 2> errors < /dev/null || { cat errors; exit 1; }\n"
+
+
+@spec("runc-create.8", "Create an instance of a container from a bundle")
+def test_an_ordinary_user_execs_in_a_created_container(container: Container, ordinary: Ordinary) -> None:
+    """Its init has executed nothing in the user namespace, and may all the same be entered by who made it."""
+    if container.runtime.name == "crun":
+        not_applicable("crun execs in running containers only")
+    ordinary.maps_itself()
+    created = "$RUNTIME create --bundle $BUNDLE $ID > /dev/null 2> errors < /dev/null || cat errors\n"
+    assert (
+        ordinary.said(created + "$RUNTIME exec $ID id -u; $RUNTIME state $ID | grep -o created.,") == '0\ncreated",\n'
+    )
+
+
+@spec("runc-ps.8", "displays the processes running inside a container")
+def test_without_a_cgroup_init_at_least_is_listed(container: Container, ordinary: Ordinary) -> None:
+    if container.runtime.name != "pyrunc":
+        not_applicable("runc and crun know a container's processes by its cgroup alone")
+    ordinary.maps_itself()
+    (pid,) = json.loads(ordinary.said(DETACHED + "$RUNTIME ps --format json $ID"))
+    assert pid > 1
+
+
+@spec("runc-pause.8", "suspends all processes in a container")
+def test_without_a_cgroup_there_is_no_pause(container: Container, ordinary: Ordinary) -> None:
+    ordinary.maps_itself()
+    said = ordinary.said(DETACHED + "$RUNTIME pause $ID && echo paused; $RUNTIME exec $ID echo runs")
+    assert "paused" not in said.split()
+    assert said.endswith("\nruns\n")
+    if container.runtime.name in ("pyrunc", "runc-1.4"):
+        assert "cannot toggle freezer: cgroups not configured for container" in said
+
+
+@spec("runc-kill.8", "sends the specified signal (default: SIGTERM) to the container's initial process")
+def test_without_a_cgroup_it_is_killed_and_deleted(container: Container, ordinary: Ordinary) -> None:
+    ordinary.maps_itself()
+    refused = "$RUNTIME delete $ID && echo deleted while it ran\n"
+    killed = "$RUNTIME kill $ID KILL; n=0\n"
+    killed += "until $RUNTIME delete $ID 2> /dev/null || [ $((n += 1)) = 50 ]; do sleep 0.1; done\n"
+    gone = "$RUNTIME state $ID > /dev/null 2>&1 || echo gone"
+    assert ordinary.said(DETACHED + refused + killed + gone).splitlines()[-1] == "gone"
+
+
+@spec("config-linux.md#control-groups")
+def test_a_limit_without_a_cgroup_is_refused(container: Container, ordinary: Ordinary) -> None:
+    if container.runtime.name == "crun":
+        not_applicable("crun drops the limit")
+    ordinary.maps_itself()
+    container.bundle.linux["resources"] = {"pids": {"limit": 10}}
+    said = ordinary.said("$RUNTIME run --bundle $BUNDLE $ID && echo runs; true")
+    assert "cannot set pids limit: container could not join or create cgroup" in said
+    assert "runs" not in said.split()
+
+
+@spec(NAMESPACES, "user the container will be able to remap user and group IDs from the host")
+def test_an_ordinary_user_needs_a_user_namespace(container: Container, ordinary: Ordinary) -> None:
+    if container.runtime.name == "crun":
+        not_applicable("crun makes one by itself")
+    spaces = container.bundle.linux["namespaces"]
+    container.bundle.linux["namespaces"] = [n for n in spaces if n["type"] != "user"]
+    said = ordinary.said("$RUNTIME run --bundle $BUNDLE $ID && echo runs; true")
+    assert "rootless container requires user namespaces" in said
+    assert "runs" not in said.split()
+
+
+@spec("config.md#posix-platform-user", "specifies additional group IDs to be added to the process")
+def test_groups_where_setgroups_is_denied(container: Container, ordinary: Ordinary) -> None:
+    if container.runtime.name == "crun":
+        not_applicable("crun drops them")
+    ordinary.maps_itself()
+    container.bundle.process["user"]["additionalGids"] = [0]
+    said = ordinary.said("$RUNTIME run --bundle $BUNDLE $ID && echo runs; true")
+    assert "cannot set any additional groups in a rootless container" in said
+    assert "runs" not in said.split()
+
+
+@spec("config.md#posix-platform-user", "specifies additional group IDs to be added to the process")
+@requires("command:newgidmap")
+def test_groups_among_subordinate_ids(container: Container, ordinary: Ordinary) -> None:
+    if container.runtime.name.startswith("runc"):
+        not_applicable("runc sets no additional groups for an ordinary user")
+    ids = [mapping(0, Ordinary.UID, 1), mapping(1, ROOT, 65536)]
+    container.bundle.linux["uidMappings"] = container.bundle.linux["gidMappings"] = ids
+    container.bundle.process["user"] = {"uid": 5, "gid": 6, "additionalGids": [7]}
+    container.bundle.args("id", "-G")
+    assert ordinary.said("$RUNTIME run --bundle $BUNDLE $ID") == "6 7\n"
+
+
+@spec(MAPPINGS)
+def test_no_group_of_an_ordinary_user_is_dropped_where_it_may_not_be(container: Container, ordinary: Ordinary) -> None:
+    """user_namespaces(7): setgroups is denied for who maps but his own group, since a group can also forbid."""
+    ordinary.maps_itself()
+    container.bundle.args("cat", "/proc/self/setgroups")
+    container.bundle.write()
+    done = ordinary.sh("$RUNTIME run --bundle $BUNDLE $ID; grep Groups /proc/self/status", groups="--groups=7")
+    assert done.stdout.split() == ["deny", "Groups:", "7"], done.stderr
+
+
+@spec("config-linux.md#default-devices", "the runtime MUST also supply the following default devices")
+def test_an_ordinary_user_s_devices_are_the_host_s(container: Container, ordinary: Ordinary) -> None:
+    ordinary.maps_itself()
+    container.bundle.sh("echo x > /dev/null; head -c 3 /dev/zero | wc -c; stat -c '%t:%T %u' /dev/zero /dev/full")
+    assert ordinary.said("$RUNTIME run --bundle $BUNDLE $ID").split() == ["3", "1:5", "65534", "1:7", "65534"]
+
+
+@spec("runc.8", "--rootless true|false|auto")
+@pytest.mark.parametrize(("word", "runs"), [("auto", True), ("true", True), ("false", False), ("maybe", False)])
+def test_whether_to_go_without_a_cgroup(container: Container, ordinary: Ordinary, word: str, runs: bool) -> None:
+    if container.runtime.name == "crun":
+        not_applicable("crun has no --rootless")
+    ordinary.maps_itself()
+    container.bundle.args("echo", "runs")
+    said = ordinary.said(f"$RUNTIME --rootless {word} run --bundle $BUNDLE $ID; true")
+    assert ("runs" in said.split()) == runs
+    if word == "maybe":
+        assert "maybe" in said
+
+
+@spec(NAMESPACES, "user the container will be able to remap user and group IDs from the host")
+def test_a_namespace_in_an_ordinary_user_s_namespace(container: Container, ordinary: Ordinary) -> None:
+    container.bundle.linux["uidMappings"] = container.bundle.linux["gidMappings"] = [mapping(0, 0, 1)]
+    container.bundle.sh("id -u; stat -c %t:%T /dev/null")
+    container.bundle.write()
+    done = ordinary.sh("exec unshare --user --map-root-user $RUNTIME run --bundle $BUNDLE $ID")
+    assert done.stdout.split() == ["0", "1:3"], done.stderr
+
+
+# ------------------------------------------------------------------------------------------- delegated cgroups
+
+
+@pytest.fixture
+def delegated(ordinary: Ordinary, container: Container) -> Iterator[str]:
+    """The path of a cgroup that the ordinary user may use, of v1's controllers and of nothing else: administrators who
+    hand those down seldom know of other hierarchies."""
+    cgroups = harness.Cgroups()
+    path = f"/{container.id}-delegated"
+    made = []
+    for mountpoint in sorted({cgroups.controllers[name] for name in cgroups.controllers if "=" not in name}):
+        if mountpoint == cgroups.unified:
+            continue
+        directory = mountpoint + path
+        os.mkdir(directory)
+        made.append(directory)
+        for name in ("", "cgroup.procs", "tasks"):
+            os.chown(f"{directory}/{name}", 0, Ordinary.UID)
+            os.chmod(f"{directory}/{name}", 0o775)
+        for name in ("cpuset.cpus", "cpuset.mems"):
+            file = pathlib.Path(directory, name)
+            if file.exists():
+                file.write_text(pathlib.Path(mountpoint, name).read_text())
+    yield path
+    for directory in made:
+        os.rmdir(directory)
+
+
+@spec("config-linux.md#cgroups-path")
+@requires("cgroup v1")
+@requires("controller:pids")
+def test_a_delegated_cgroup(container: Container, ordinary: Ordinary, delegated: str) -> None:
+    """With a limit, processes that are added, pause, and nothing left of it at the end."""
+    if container.runtime.name == "crun":
+        not_applicable("crun takes cgroup v1 or v2, not both")
+    ordinary.maps_itself()
+    container.bundle.linux["cgroupsPath"] = f"{delegated}/{container.id}"
+    container.bundle.linux["resources"] = {"pids": {"limit": 20}}
+    script = """
+    $RUNTIME exec $ID cat /proc/self/cgroup | grep :pids:
+    cat $PIDS/pids.max
+    $RUNTIME ps --format json $ID
+    $RUNTIME pause $ID && $RUNTIME state $ID | grep -o '"paused"' && $RUNTIME resume $ID
+    $RUNTIME update --pids-limit 30 $ID; cat $PIDS/pids.max
+    $RUNTIME kill $ID KILL
+    sleep 0.5
+    $RUNTIME delete $ID; ls -d $PIDS 2> /dev/null
+    true
+    """
+    pids = harness.Cgroups().controllers["pids"] + f"{delegated}/{container.id}"
+    said = ordinary.said(DETACHED + script.replace("$PIDS", pids))
+    lines = [line for line in said.splitlines() if "level=warning" not in line]  # runc 1.1's
+    (pid,) = json.loads(lines[2])
+    assert pid > 1
+    if not container.runtime.name.startswith("runc"):  # which may be too late to move it, and goes without, silently
+        assert lines[0].endswith(f":pids:{delegated}/{container.id}")
+    assert [lines[1], *lines[3:]] == ["20", '"paused"', "30"]

@@ -71,6 +71,8 @@ class Birth:
                 log.warn(note)
         check_labels(self.config, self.config.get("process", {}), log)
         unprivileged = os.geteuid() != 0
+        if unprivileged and not any(ns["type"] == "user" for ns in self.config.get("linux", {}).get("namespaces", ())):
+            raise Error("rootless container requires user namespaces", pointer="/linux/namespaces")
         if rootless is None:
             # Root of a user namespace, as rootless podman is, may be anybody outside, with no say about cgroups.
             # systemd answers for itself whose it is
@@ -121,6 +123,11 @@ class Birth:
             planned = self.plan()
             handover.fifos(ctx, state.directory) if fifo else handover.pipes(ctx)
             steps.run(recorded(planned, pid_file, pidfd_socket, state), ctx)
+            if not self.manager.dirs and not state.data["private_pid"]:
+                ctx.warn(
+                    "the container has neither a cgroup nor a PID namespace of its own:"
+                    " processes of its that init leaves behind can't be found"
+                )
         except BaseException:
             handover.abandon(ctx)
             if ctx.state["pid"] and self.config.get("hooks", {}).get("poststop"):

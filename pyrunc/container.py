@@ -211,8 +211,8 @@ class Container:
 
         None are left of a container that has ended, unless it shared its PID namespace.
         """
-        if (manager := self._manager()) is not None:
-            return manager.procs()
+        if (manager := self._manager()) is not None and (found := manager.procs()):
+            return found
         return [self._state.data["pid"]] if self._state.alive() else []
 
     # -- what can be done to it

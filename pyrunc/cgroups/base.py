@@ -154,7 +154,7 @@ class Manager:
             try:
                 self._make(directory)
             except OSError as e:
-                if self.rootless and e.errno in REFUSED:
+                if e.errno in REFUSED and self.dispensable(directory):
                     self._go_without(directory)
                     continue
                 self._unmake()
@@ -187,6 +187,10 @@ class Manager:
                 if e.errno not in (errno.ENOENT, errno.EBUSY):
                     raise
         self.made.clear()
+
+    def dispensable(self, directory: str) -> bool:
+        """Whether the container can do without a directory that may not be made or used."""
+        return self.rootless
 
     def _go_without(self, directory: str) -> None:
         """Forget a directory that may not be used, and take it away if it could at least be made."""
@@ -282,7 +286,7 @@ class Manager:
             try:
                 _join(directory, text)
             except OSError as e:
-                if self.rootless and e.errno in REFUSED:
+                if e.errno in REFUSED and self.dispensable(directory):
                     self._go_without(directory)
                     continue
                 raise self._explain_join(e, directory, text) from None
@@ -313,7 +317,7 @@ class Manager:
             try:
                 found[directory] = os.open(directory + file, os.O_WRONLY | os.O_CLOEXEC)
             except OSError as e:
-                if self.rootless and e.errno in REFUSED:
+                if e.errno in REFUSED and self.dispensable(directory):
                     self._go_without(directory)
                     continue
                 for fd in found.values():
@@ -334,7 +338,7 @@ class Manager:
                 except OSError as e:
                     if self.unit is not None and e.errno in REFUSED:
                         self.unit.attach(os.getpid(), directory)  # systemd may what we may not
-                    elif not self.rootless or e.errno not in REFUSED:
+                    elif e.errno not in REFUSED or not self.dispensable(directory):
                         raise self._explain_join(e, directory) from None
         finally:
             for fd in doors.values():
@@ -426,7 +430,7 @@ class Manager:
     def _need_freezer(self, action: str) -> str:
         directory = self._freezer()
         if not directory:
-            raise Error("the container has no cgroup that can be frozen", action=action)
+            raise Error("cgroups not configured for container", action="cannot toggle freezer")
         return directory
 
     def freeze(self) -> None:

@@ -67,6 +67,12 @@ class V1(Manager):
                     if e.errno != errno.EINVAL:
                         raise
 
+    def dispensable(self, directory: str) -> bool:
+        """Beside v1's controllers, what only groups processes (named hierarchies, hybrid's v2) is an extra: users to
+        whom controllers were handed down seldom have it, and runc passes over it too."""
+        extra = all(c == "" or c.startswith("name=") for c, path in self.paths.items() if path == directory)
+        return extra or self.rootless
+
     # -- freezer
 
     def _freezer(self) -> str:

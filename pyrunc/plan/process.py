@@ -161,6 +161,8 @@ def process_steps(
     )
     if process.get("args"):
         steps.append(s.FindExecutable(process["args"][0]))
+    if unprivileged and not joining:
+        steps.append(s.Dumpable())
     early = seccomp is not None and seccomp.notify
     if seccomp is not None and early:
         steps.append(s.LoadNotifyingSeccomp(seccomp.program, seccomp.flags, open_up=unprivileged))

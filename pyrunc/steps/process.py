@@ -86,6 +86,21 @@ class Undumpable(Step):
         p.prctl(p.PR_SET_DUMPABLE, 0)
 
 
+class Dumpable(Step):
+    """Let an ordinary user's commands at init while it waits to be started: to enter a process's namespaces is to trace
+    it (pidfd and setns(2), ptrace(2)), and without this only the machine's root may trace what has executed nothing in
+    the user namespace yet. By now init holds nothing of the host's, and what it runs on its user can't change.
+    """
+
+    __slots__ = ()
+
+    def describe(self) -> str:
+        return "be visible to the user's other processes"
+
+    def run(self, ctx: Context) -> None:
+        p.prctl(p.PR_SET_DUMPABLE, 1)
+
+
 class CloseDescriptors(Step):
     """Close what init worked with: all but stdio, the descriptors to preserve and the line to the runtime.
 
@@ -191,7 +206,7 @@ class SetUser(Step):
             # An ordinary user's namespace has setgroups denied (user_namespaces(7)). Groups that were asked for
             # by name are an error then; an empty list is what runc passes over too.
             if self.groups:
-                raise
+                raise Error("cannot set any additional groups in a rootless container") from None
         try:
             os.setresgid(self.gid, self.gid, self.gid)
             os.setresuid(self.uid, self.uid, self.uid)

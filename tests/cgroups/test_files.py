@@ -118,7 +118,7 @@ def test_without_a_cgroup_limits_are_refused_and_everything_else_goes(home: type
     with pytest.raises(Error) as e:
         manager.apply(setting)
     assert e.value.pointer == "/linux/resources/pids/limit"
-    with pytest.raises(Error, match="no cgroup"):
+    with pytest.raises(Error, match="cgroups not configured"):
         manager.freeze()
 
 
