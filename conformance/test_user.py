@@ -630,6 +630,36 @@ def test_a_limit_without_a_cgroup_is_refused(container: Container, ordinary: Ord
     assert "runs" not in said.split()
 
 
+@spec("config-linux.md#cgroups-path")
+def test_a_cgroup_of_others_is_refused(container: Container, ordinary: Ordinary) -> None:
+    if container.runtime.name == "crun":
+        not_applicable("crun goes without")
+    ordinary.maps_itself()
+    container.bundle.linux["cgroupsPath"] = f"/{container.id}/below"
+    said = ordinary.said("$RUNTIME run --bundle $BUNDLE $ID && echo runs; true")
+    assert "unable to apply cgroup configuration" in said
+    assert "permission denied" in said
+    assert "runs" not in said.split()
+
+
+@spec(NAMESPACES, "processes inside the container will only be able to see other processes inside the same container")
+@pytest.mark.parametrize("own", [True, False])
+def test_without_a_cgroup_and_a_pid_namespace(container: Container, ordinary: Ordinary, own: bool) -> None:
+    """Nobody can find all of its processes then: there is a warning, and the container."""
+    if container.runtime.name not in ("pyrunc", "runc-1.4"):
+        not_applicable("a warning of runc 1.4's")
+    ordinary.maps_itself()
+    if not own:
+        container.bundle.namespaces(drop=["pid"])
+        proc = next(m for m in container.bundle.config["mounts"] if m["type"] == "proc")
+        proc |= {"type": "bind", "source": "/proc", "options": ["rbind"]}
+        container.bundle.linux["maskedPaths"] = []
+    container.bundle.args("echo", "runs")
+    said = ordinary.said("$RUNTIME run --bundle $BUNDLE $ID").splitlines()
+    assert said[-1] == "runs"
+    assert ("strongly discouraged" in said[0]) != own
+
+
 @spec(NAMESPACES, "user the container will be able to remap user and group IDs from the host")
 def test_an_ordinary_user_needs_a_user_namespace(container: Container, ordinary: Ordinary) -> None:
     if container.runtime.name == "crun":

@@ -125,8 +125,8 @@ class Birth:
             steps.run(recorded(planned, pid_file, pidfd_socket, state), ctx)
             if not self.manager.dirs and not state.data["private_pid"]:
                 ctx.warn(
-                    "the container has neither a cgroup nor a PID namespace of its own:"
-                    " processes of its that init leaves behind can't be found"
+                    "the container has neither a cgroup nor a PID namespace of its own. Such configuration is strongly"
+                    " discouraged: of its processes only the first can be found and killed"
                 )
         except BaseException:
             handover.abandon(ctx)

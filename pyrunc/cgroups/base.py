@@ -158,6 +158,10 @@ class Manager:
                     self._go_without(directory)
                     continue
                 self._unmake()
+                if e.errno == errno.EACCES and os.geteuid() != 0:
+                    # runc's words for what happens to ordinary users, whom engines tell to run as root
+                    reason = "unable to apply cgroup configuration: permission denied"
+                    raise Error(reason, action=f"make cgroup {directory}", errno=e.errno) from None
                 raise Error.from_os(e, action=f"make cgroup {directory}") from None
             except Error:
                 self._unmake()
