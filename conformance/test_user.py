@@ -26,6 +26,7 @@ from conformance.harness import (
     proc_status,
     requires,
     spec,
+    xfail_on,
 )
 
 MAPPINGS = "config-linux.md#user-namespace-mappings"
@@ -344,15 +345,17 @@ def holder(test: Test) -> Iterator[Holder]:
     made.close()
 
 
+def takes_user_namespaces_by_path(container: Container) -> None:
+    if container.runtime.name == "runc" and container.runtime.version.startswith("1.1."):
+        not_applicable("runc 1.1 wants mappings beside the path, and then can't join it")
+
+
 @spec(NAMESPACES, "The runtime MUST place the container process in the namespace associated with that path.")
 @pytest.mark.parametrize("with_mappings", [False, True])
 @pytest.mark.parametrize("others", [[], ["network"], ["network", "ipc", "uts"]], ids=len)
 def test_joining(bundle: Bundle, container: Container, holder: Holder, others: list[str], with_mappings: bool) -> None:
     """podman and containerd give the mappings beside the path, as runc once wanted it."""
-    if container.runtime.name == "runc" and not with_mappings:
-        not_applicable("runc 1.1 wants mappings beside the path")
-    if container.runtime.name == "runc":
-        not_applicable("runc 1.1 takes no user namespace with mappings by path")
+    takes_user_namespaces_by_path(container)
     own(bundle, ROOT, ROOT)
     entries = [{"type": "user", "path": holder.path("user")}]
     entries += [{"type": kind, "path": holder.path(KINDS[kind][0])} for kind in others]
@@ -370,8 +373,7 @@ def test_joining(bundle: Bundle, container: Container, holder: Holder, others: l
 def test_a_pod_with_a_user_namespace(
     user: Bundle, container: Container, new_bundle: Callable[[], Bundle], new_container: Callable[..., Container]
 ) -> None:
-    if container.runtime.name == "runc":
-        not_applicable("runc 1.1 takes no user namespace with mappings by path")
+    takes_user_namespaces_by_path(container)
     container.run_detached()
     member = new_bundle()
     own(member, ROOT, ROOT)
@@ -388,6 +390,30 @@ def test_a_pod_with_a_user_namespace(
     second.kill()
     second.wait()
     second.delete()
+
+
+@spec(NAMESPACES, "The runtime MUST place the container process in the namespace associated with that path.")
+@pytest.mark.parametrize(
+    ("uids", "gids"),
+    [
+        ([mapping(0, ROOT + 1, 65536)], [mapping(0, ROOT, 65536)]),
+        ([mapping(0, ROOT, 65536)], [mapping(0, ROOT, 65535)]),
+        ([mapping(0, ROOT, 65536)], []),
+    ],
+    ids=["other users", "fewer groups", "no groups"],
+)
+def test_joining_with_other_mappings(
+    bundle: Bundle, container: Container, holder: Holder, uids: list[Json], gids: list[Json]
+) -> None:
+    """What is configured can't be had there: to go on would be a container other than the one asked for."""
+    if container.runtime.name == "crun":
+        not_applicable("crun passes over the mappings")
+    takes_user_namespaces_by_path(container)
+    bundle.namespaces(add=[{"type": "user", "path": holder.path("user")}])
+    bundle.linux["uidMappings"], bundle.linux["gidMappings"] = uids, gids
+    said = refused(container)
+    if container.runtime.name == "pyrunc":
+        assert "/linux/uidMappings" in said or "/linux/gidMappings" in said
 
 
 @spec(NAMESPACES, "The runtime MUST generate an error if path is not associated with a namespace of type type.")
@@ -576,6 +602,39 @@ def test_an_ordinary_user_s_lifecycle(bundle: Bundle, container: Container, ordi
 
 #: A script's beginning: a container that goes on by itself.
 DETACHED = "$RUNTIME run --detach --bundle $BUNDLE $ID > /dev/null 2> errors < /dev/null || { cat errors; exit 1; }\n"
+
+
+@spec(NAMESPACES, "The runtime MUST place the container process in the namespace associated with that path.")
+@xfail_on("crun", "enters the PID namespace before the user namespace, and may not")
+@requires("command:newuidmap")
+def test_an_ordinary_user_s_pod(
+    bundle: Bundle, container: Container, ordinary: Ordinary, new_bundle: Callable[[], Bundle]
+) -> None:
+    """The other namespaces belong to the user namespace, so only who has entered that may enter them."""
+    takes_user_namespaces_by_path(container)
+    bundle.linux["uidMappings"] = [mapping(0, Ordinary.UID, 1), mapping(1, ROOT, 65536)]
+    bundle.linux["gidMappings"] = [mapping(0, Ordinary.UID, 1), mapping(1, ROOT, 65536)]
+    bundle.write()
+    shared = {"user": "user", "ipc": "ipc", "uts": "uts", "pid": "pid"}
+    member = new_bundle()
+    own(member, Ordinary.UID, Ordinary.UID)
+    member.config = json.loads(json.dumps(bundle.config))
+    del member.config["hostname"], member.linux["uidMappings"], member.linux["gidMappings"]
+    member.namespaces(
+        drop=shared, add=[{"type": kind, "path": f"/proc/PID/ns/{name}"} for kind, name in shared.items()]
+    )
+    member.sh("id -u; hostname; cat /proc/1/comm; cat /proc/self/uid_map")
+    member.write()
+    os.chown(member.path, Ordinary.UID, Ordinary.UID)
+    os.chown(f"{member.path}/config.json", Ordinary.UID, Ordinary.UID)
+    script = f"""
+    pid=$($RUNTIME state $ID | sed -n 's/.*"pid": *\\([0-9]*\\).*/\\1/p')
+    sed -i "s:/proc/PID/:/proc/$pid/:" {member.path}/config.json
+    $RUNTIME run --bundle {member.path} $ID-member
+    """
+    said = ordinary.said(DETACHED + script).split()  # a warning first: without a cgroup and a PID namespace of its own
+    wanted = ["0", bundle.config["hostname"], "sleep", "0", str(Ordinary.UID), "1", "1", str(ROOT), "65536"]
+    assert said[-len(wanted) :] == wanted
 
 
 @spec("runc-create.8", "Create an instance of a container from a bundle")

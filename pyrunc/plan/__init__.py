@@ -111,6 +111,8 @@ def create(
     steps = [*rootfs.on_host, start, *cgroup] if placed else [*cgroup, *rootfs.on_host, start]
     if "user" in spaces.new and start.mappings is None:
         steps.append(namespaces.MapIds(*mappings))
+    if "user" in spaces.joined and any(mappings):
+        steps.append(namespaces.CheckIds(*mappings))
     if (score := process.get("oomScoreAdj")) is not None:
         steps.append(SetOomScore(score))
     steps += [*delegate(config, spaces), *moved]

@@ -8,6 +8,7 @@ import os
 from pyrunc.errors import Error
 from pyrunc.linux import process as p
 from pyrunc.linux.network import interface_up
+from pyrunc.linux.proc import read_text
 from pyrunc.steps import Step
 
 TYPE_CHECKING = False
@@ -159,6 +160,36 @@ class MapIds(Step):
 
     def run(self, ctx: Context) -> None:
         map_ids(ctx.init_pid, self.uids, self.gids)
+
+
+class CheckIds(Step):
+    """Refuse a joined user namespace with other mappings than those given beside its path; run by the runtime.
+
+    Engines give both, since runtimes once wanted it. The namespace is as it is, so the mappings can only be right or
+    wrong; wrong ones would be a container with other owners than the configuration says.
+    """
+
+    __slots__ = ("gids", "uids")
+
+    def __init__(self, uids: list[dict[str, int]], gids: list[dict[str, int]]) -> None:
+        super().__init__("/linux/uidMappings")
+        self.uids = uids
+        self.gids = gids
+
+    def describe(self) -> str:
+        return "compare the mappings with those of the joined user namespace"
+
+    def run(self, ctx: Context) -> None:
+        for kind, wanted in (("uid", self.uids), ("gid", self.gids)):
+            # read by the runtime, so that hostID is meant as in the configuration (user_namespaces(7))
+            lines = read_text(f"/proc/{ctx.init_pid}/{kind}_map").splitlines()
+            found = {tuple(map(int, line.split())) for line in lines}
+            if found != {(m["containerID"], m["hostID"], m["size"]) for m in wanted}:
+                has = ", ".join(" ".join(map(str, m)) for m in sorted(found))
+                raise Error(
+                    f"both namespace path and non-matching mapping specified: the namespace has {has or 'none'}",
+                    pointer=f"/linux/{kind}Mappings",
+                )
 
 
 def _map_text(mappings: list[dict[str, int]], between: str, end: str) -> str:
