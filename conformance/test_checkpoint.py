@@ -25,6 +25,7 @@ from conformance.harness import (
     mounts,
     namespace,
     not_applicable,
+    pyrunc_promise,
     requires,
     spec,
     until,
@@ -286,7 +287,7 @@ def test_tcp_established(bundle: Bundle, cycle: Cycle) -> None:
             not_applicable("this criu does not know this kernel's TCP sockets")  # SO_PASSCRED, since Linux 6.16
         pytest.fail("a checkpoint with --tcp-established failed")
     cycle.restore("--tcp-established")
-    cycle.container.exec("ifconfig", "lo", "up", flags=["--cap", "CAP_NET_ADMIN"], check=True)
+    cycle.container.exec("ifconfig", "lo", "up", flags=["--cap", "CAP_NET_ADMIN"], check=True)  # runc leaves it down
     bundle.file("/tmp/go")
     cycle.lines.wait("got mail")
 
@@ -453,6 +454,16 @@ def test_namespace_by_path(bundle: Bundle, cycle: Cycle, kind: str) -> None:
         other.kill()
 
 
+@spec("runc-restore.8", RESTORE)
+@pyrunc_promise
+def test_loopback(bundle: Bundle, cycle: Cycle) -> None:
+    """A network namespace of the container's own is made anew without its properties; but lo is up, as at creation."""
+    cycle.run()
+    cycle.checkpoint()
+    cycle.restore()
+    assert "UP LOOPBACK" in cycle.container.exec("ifconfig", "lo", check=True).stdout
+
+
 @spec("config-linux.md#user-namespace-mappings", "describes the user namespace")
 def test_user_namespace(bundle: Bundle, cycle: Cycle) -> None:
     bundle.namespaces(add=[{"type": "user"}])
@@ -611,6 +622,28 @@ def test_a_restore_that_fails(bundle: Bundle, cycle: Cycle, lost: str) -> None:
     assert [m.line for m in mounts()] == before
     assert not cycle.container.exists()
     assert not cycle.container.runtime.cgroups.having(cycle.container.id)
+
+
+@spec("runc-restore.8", RESTORE)
+@pyrunc_promise
+def test_a_restore_that_is_killed(bundle: Bundle, cycle: Cycle) -> None:
+    """At any moment: ``delete --force`` takes away what there is by then, and another restore succeeds."""
+    bundle.sh(COUNT)
+    cycle.run()
+    cycle.lines.wait("3\n")
+    began = time.monotonic()
+    cycle.checkpoint("--leave-running")
+    pace = time.monotonic() - began  # a restore takes about as long
+    cycle.container.delete("--force")
+    for part in range(1, 9):
+        started = cycle.restore_in_background()
+        time.sleep(pace * part / 8)
+        started.signal(signal.SIGKILL)
+        started.wait()
+        cycle.container.delete("--force")
+        assert not cycle.container.runtime.cgroups.having(cycle.container.id)
+    cycle.restore()
+    cycle.container.wait_status("running")
 
 
 @spec("runc-restore.8", RESTORE)

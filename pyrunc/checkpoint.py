@@ -149,7 +149,7 @@ def restore(
             # CRIU's own mount namespace has the root filesystem here: no mount, and no directory, that could be left
             state.directory,
             descriptors,
-            [RecordInit(state, creating=True)],
+            RecordInit(state, creating=True),
         )
         planned.append(RecordInit(state, creating=False))
         if pid_file:

@@ -357,6 +357,7 @@ class Container:
         while not state.lock(wait=not force):
             # a `create` or `start` that hangs in a hook gives up, and the lock, when init ends
             self._kill_init()
+            self._kill_makers()
             if time.monotonic() > deadline:
                 raise Error("another process is at work on this container and does not come to an end")
             time.sleep(0.005)
@@ -366,6 +367,7 @@ class Container:
             if not force and status not in ("stopped", "created", "creating"):
                 raise Error(f"cannot delete container {self.id} that is not stopped: {status}")
             self._kill_init()
+            self._kill_makers()
             self._destroy()
         finally:
             state.unlock()
@@ -389,6 +391,13 @@ class Container:
                 raise
         finally:
             os.close(pidfd)
+
+    def _kill_makers(self) -> None:
+        """Kill who is still at work in the cgroup of a container that never was complete: CRIU may wait for ever for a
+        process that was killed."""
+        data = self._state.data
+        if data["creating"] and data["pid"] > 0 and (manager := self._manager()) is not None and manager.procs():
+            manager.kill(SIGKILL)
 
     def _reap(self) -> None:
         """Where this very program made init it is the parent, and leaves no zombie."""

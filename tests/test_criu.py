@@ -19,6 +19,7 @@ from pyrunc.steps.cgroup import MakeCgroup
 from pyrunc.steps.criu import (
     FIRST_FD,
     Dump,
+    LoopbackUp,
     MakeMountPoint,
     OwnMounts,
     PutRoot,
@@ -28,7 +29,9 @@ from pyrunc.steps.criu import (
     TellExternal,
     quoted,
 )
+from pyrunc.steps.hooks import RunHook
 from pyrunc.steps.mounts import BindMount, FilesystemMount
+from pyrunc.steps.record import WritePidFile
 
 CONFIG: dict[str, Any] = {
     "ociVersion": "1.3.0",
@@ -162,7 +165,7 @@ def restore(config: dict[str, Any] = CONFIG, **kw: Any) -> list[Step]:
         "images": IMAGES,
         "at": "/state/c",
         "descriptors": ["/dev/null", "pipe:[1]", "socket:[2]"],
-        "born": [],
+        "record": WritePidFile("/pid"),
     }
     return planner.restore(config, "/b", manager, Options(), **arguments | kw)
 
@@ -186,7 +189,7 @@ def test_configuration_file(annotation: str, file: str | None) -> None:
 def test_restore() -> None:
     steps = restore(images=planner.Images("/images", "/work", {}))
     kinds = [type(step) for step in steps]
-    assert kinds.index(MakeCgroup) < kinds.index(StartCriu) < kinds.index(Restore)
+    assert kinds.index(MakeCgroup) < kinds.index(StartCriu) < kinds.index(WritePidFile) < kinds.index(Restore)
     start, work = of(StartCriu, steps), of(Restore, steps)
     assert [type(step) for step in start.prepare] == [
         OwnMounts,
@@ -201,10 +204,11 @@ def test_restore() -> None:
     assert start.inherit == [("/images", ""), ("/work", ""), ("/run/netns/x", "/linux/namespaces/2/path")]
     assert work.log == "/work/restore.log"
     assert work.external == [("/data", "/b/volume"), ("/dev/null", "/dev/null")]
-    assert [step.describe() for step in work.hooks] == ["createRuntime hook /bin/true"]
+    assert [step.describe() for step in work.spaces] == ["createRuntime hook /bin/true"]
     opts = work.options
     assert opts["root"] == "/state/c" and opts["work_dir_fd"] == FIRST_FD + 1
     assert opts["inherit_fd"] == [{"key": "pipe:[1]", "fd": 1}, {"key": "extRootNetNS", "fd": FIRST_FD + 2}]
+    assert [type(step) for step in work.born] == [WritePidFile]
     assert opts["join_ns"] == [{"ns": "ipc", "ns_file": "/proc/7/ns/ipc"}]
     assert all(step.describe() for step in [*steps, *start.prepare])
 
@@ -212,6 +216,12 @@ def test_restore() -> None:
 def test_devices_of_a_user_namespace_are_the_host_s() -> None:
     config = CONFIG | {"linux": {"namespaces": [{"type": "user"}, {"type": "mount"}]}}
     assert ("/dev/zero", "/dev/zero") in of(Restore, restore(config)).external
+
+
+def test_a_network_namespace_of_its_own_has_lo() -> None:
+    assert not [step for step in of(Restore, restore()).spaces if isinstance(step, LoopbackUp)]
+    config = CONFIG | {"linux": {"namespaces": [{"type": "network"}, {"type": "mount"}]}}
+    assert [type(step) for step in of(Restore, restore(config)).spaces] == [LoopbackUp, RunHook]
 
 
 def test_a_cgroup_namespace_can_t_be_joined() -> None:

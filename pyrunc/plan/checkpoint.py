@@ -14,6 +14,7 @@ from pyrunc.steps.criu import (
     FIRST_FD,
     Criu,
     Dump,
+    LoopbackUp,
     MakeMountPoint,
     OwnMounts,
     PutRoot,
@@ -119,7 +120,7 @@ def restore(
     images: Images,
     at: str,
     descriptors: list[str],
-    born: list[Step],
+    record: Step,
 ) -> list[Step]:
     """The steps that make a container from the images of a checkpoint.
 
@@ -129,7 +130,7 @@ def restore(
         manager: the container's cgroups, not yet made.
         at: a directory on which nothing is mounted, for CRIU's eyes.
         descriptors: what standard input, output and error were when it was created.
-        born: for when the processes are there, and do not run yet.
+        record: writes down who can be killed to end it all: CRIU, and when that has made init, init.
     """
     spaces = Namespaces(config)
     linux = config.get("linux", {})
@@ -166,11 +167,13 @@ def restore(
     start = StartCriu(shared, True, prepare, inherit)
     cgroup: list[Step] = [MakeCgroup(manager, "/linux/cgroupsPath" if linux.get("cgroupsPath") else "")]
     cgroup += [SetLimit(manager, setting) for setting in manager.settings(linux.get("resources", {}))]
-    outside = hooks(config, "prestart", "creating") + hooks(config, "createRuntime", "creating")
+    outside: list[Step] = [LoopbackUp()] if "network" in spaces.new else []
+    outside += hooks(config, "prestart", "creating") + hooks(config, "createRuntime", "creating")
     return [
         # systemd makes no cgroup without a process to be in it
         *([start, *cgroup] if manager.unit is not None else [*cgroup, start]),
-        Restore(shared, opts, images.log("restore.log"), cgroups, external, outside, born),
+        record,
+        Restore(shared, opts, images.log("restore.log"), cgroups, external, outside, [record]),
         *delegate(config, spaces),
     ]
 

@@ -18,6 +18,7 @@ from pyrunc.errors import Error
 from pyrunc.linux import fdpass
 from pyrunc.linux import mount as m
 from pyrunc.linux import process as p
+from pyrunc.linux.network import interface_up
 from pyrunc.linux.path import fd_path, open_in_root
 from pyrunc.linux.proc import read_text
 from pyrunc.linux.spawn import find
@@ -291,6 +292,36 @@ def located(root_fd: int, mounts: list[tuple[str, str]]) -> list[tuple[str, str]
 # -- the work
 
 
+class LoopbackUp(Step):
+    """Bring up lo in the network namespace of the init that is being made: it is a new one to CRIU, too."""
+
+    __slots__ = ()
+
+    def describe(self) -> str:
+        return "bring the loopback interface up"
+
+    def run(self, ctx: Context) -> None:
+        namespace = os.open(f"/proc/{ctx.init_pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        pid = os.fork()
+        if pid == 0:
+            failed = 1
+            try:
+                p.setns(namespace, p.CLONE_NEWNET)
+                interface_up("lo")
+                failed = 0
+            except OSError as e:
+                failed = e.errno or 1
+            finally:
+                os._exit(failed)
+        os.close(namespace)
+        try:
+            number = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        except ChildProcessError:
+            return  # a library's caller may reap every child that it has
+        if number:
+            raise OSError(number, os.strerror(number))
+
+
 class Work(Step):
     """A request, and what CRIU asks back until it has answered.
 
@@ -435,11 +466,11 @@ class Restore(Work):
 
     Attributes:
         external: (name in the images, host path) of what is mounted from the host, besides what StartCriu finds.
-        hooks: for when the namespaces are there, and the processes not yet.
+        spaces: for when the namespaces are there, and the processes not yet.
         born: for when the processes are there, and do not run yet.
     """
 
-    __slots__ = ("born", "external", "hooks")
+    __slots__ = ("born", "external", "spaces")
 
     def __init__(
         self,
@@ -448,12 +479,12 @@ class Restore(Work):
         log: str,
         cgroups: list[CgroupMount],
         external: list[tuple[str, str]],
-        hooks: list[Step],
+        spaces: list[Step],
         born: list[Step],
     ) -> None:
         super().__init__(shared, criu.RESTORE, options, log, cgroups)
         self.external = external
-        self.hooks = hooks
+        self.spaces = spaces
         self.born = born
 
     def describe(self) -> str:
@@ -473,7 +504,7 @@ class Restore(Work):
     def notified(self, ctx: Context, script: str, pid: int, descriptors: list[int]) -> None:
         if script in ("setup-namespaces", "post-restore"):
             ctx.init_pid = ctx.state["pid"] = pid
-            steps.run(self.hooks if script == "setup-namespaces" else self.born, ctx)
+            steps.run(self.spaces if script == "setup-namespaces" else self.born, ctx)
         elif script == "orphan-pts-master" and descriptors:
             if ctx.console_fd < 0:
                 raise Error("the container had a terminal when it was checkpointed", pointer="/process/terminal")
