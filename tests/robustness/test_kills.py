@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import struct
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pyrunc import Error
-from pyrunc.container import Container, containers, discard
+from pyrunc.container import containers, discard
 from pyrunc.errors import NoSuchContainer, NotRunning
 from pyrunc.steps.process import PrepareExec, WaitForStart
 from robustness.lab import Lab, Tamper, in_lab, plan_of, wait_for
@@ -24,11 +25,18 @@ def _kill_self(ctx: Any) -> None:
 
 
 class Halt:
-    """A place in init where it stops, tells the test, and goes on when the test lets it."""
+    """A place in init where it stops, tells the test, and goes on when the test lets it.
+
+    Attributes:
+        pid: the process that has stopped, once `reached`.
+    """
 
     def __init__(self) -> None:
-        self._told, self.tell = os.pipe()
+        self._told, tell = socket.socketpair()
+        self._told.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)  # who writes to it is told, in our numbers
+        self.tell = tell.detach()
         self.wait, self._gate = os.pipe()
+        self.pid = 0
 
     def __call__(self, ctx: Any) -> None:
         if _is_open(self._gate):  # else it would never see the test's end of the pipe close
@@ -39,10 +47,12 @@ class Halt:
     def reached(self) -> bool:
         """Wait until somebody stops there; False if all who could have ended."""
         os.close(self.tell)
-        try:
-            return os.read(self._told, 1) == b"."
-        finally:
-            os.close(self._told)
+        with self._told:
+            word, told, _, _ = self._told.recvmsg(1, socket.CMSG_SPACE(12))
+        for _, kind, data in told:
+            if kind == socket.SCM_CREDENTIALS:
+                self.pid = struct.unpack("3i", data)[0]
+        return word == b"."
 
     def go(self) -> None:
         """Let it go on."""
@@ -108,27 +118,17 @@ def test_create(lab: Lab, kind: str) -> None:
                 halt = Halt()
                 with Tamper(process, index, before=halt, keep=(halt.tell, halt.wait)):
                     runtime = lab.forked(lambda: lab.create(bundle))
-                _kill_at(lab, what, halt, runtime, partial(_child, runtime) if victim == "init" else None)
+                _kill_at(lab, what, halt, runtime, victim)
                 _clear(lab, what)
 
 
-def _child(parent: int) -> int:
-    """Waits for the process ID of a process's child."""
-    children = Path(f"/proc/{parent}/task/{parent}/children")
-    _until(lambda: bool(children.read_text()))
-    return int(children.read_text().split()[-1])
-
-
-def _init(container: Container) -> int:
-    pid: int = container.state()["pid"]
-    return pid
-
-
-def _kill_at(lab: Lab, what: str, halt: Halt, runtime: int, init: Callable[[], int] | None) -> None:
-    """When init has come to the halt kill it; or the runtime that waits for it, where nothing tells who init is."""
+def _kill_at(lab: Lab, what: str, halt: Halt, runtime: int, victim: str) -> None:
+    """When init has come to the halt kill it, or the runtime that waits for it."""
     if not halt.reached():
         lab.fault(f"{what}: never came there")
-    os.kill(init() if init is not None else runtime, signal.SIGKILL)
+        victim = "runtime"
+    init = victim == "init"
+    os.kill(halt.pid if init else runtime, signal.SIGKILL)
     status, said = wait_for(runtime), lab.said()
     halt.go()
     if status is None:
@@ -154,7 +154,7 @@ def test_start(lab: Lab, kind: str) -> None:
             with Tamper("init", index, before=halt, keep=(halt.tell, halt.wait)):
                 container = lab.create(bundle)
             starter = lab.forked(container.start)
-            _kill_at(lab, what, halt, starter, partial(_init, container) if victim == "init" else None)
+            _kill_at(lab, what, halt, starter, victim)
             _clear(lab, what)
 
 
