@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     from pyrunc.foreground import Foreground
+    from pyrunc.resctrl import Group
     from pyrunc.seccomp import Filter
     from pyrunc.steps import Step
 
@@ -78,6 +79,11 @@ class Birth:
             # systemd answers for itself whose it is
             rootless = unprivileged or (not systemd_cgroup and in_user_namespace())
         self.saved_options = {"no_pivot": no_pivot, "new_keyring": not no_new_keyring, "unprivileged": unprivileged}
+        self.resctrl: Group | None = None
+        if (rdt := self.config.get("linux", {}).get("intelRdt")) is not None:
+            from pyrunc import resctrl
+
+            self.resctrl = resctrl.Group.of(rdt, container_id, resctrl.mounted())
         self.manager = cgroups.manager(
             self.config.get("linux", {}).get("cgroupsPath", ""),
             container_id,
@@ -100,7 +106,7 @@ class Birth:
         """The steps of `create`."""
         seccomp = compile_seccomp(self.config, self.root if cache else None)
         chosen = plan.Options(**self.saved_options)
-        return plan.create(self.config, self.bundle, self.id, self.manager, chosen, seccomp)
+        return plan.create(self.config, self.bundle, self.id, self.manager, chosen, seccomp, self.resctrl)
 
     def create(
         self,
@@ -157,6 +163,7 @@ class Birth:
             "hooks": any(self.config.get("hooks", {}).get(kind) for kind in ("poststart", "poststop")),
             "private_pid": any(ns["type"] == "pid" and not ns.get("path") for ns in namespaces),
             "cgroup": self.manager.save(),
+            "resctrl": self.resctrl.save() if self.resctrl is not None else None,
             # What a checkpoint has to know: init may close or move them
             "descriptors": [os.readlink(f"/proc/self/fd/{fd}") for fd in ctx.stdio or (0, 1, 2)],
             "options": self.saved_options,

@@ -150,6 +150,7 @@ def restore(
             state.directory,
             descriptors,
             RecordInit(state, creating=True),
+            birth.resctrl,
         )
         planned.append(RecordInit(state, creating=False))
         if pid_file:

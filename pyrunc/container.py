@@ -15,11 +15,12 @@ from pyrunc.state import State
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from pyrunc.birth import Log
     from pyrunc.cgroups.base import Manager
+    from pyrunc.resctrl import Group
     from pyrunc.steps import Step
 
 
@@ -434,6 +435,8 @@ class Container:
                 if own:
                     raise
                 self._warn(str(e))
+        if (group := self._resctrl()) is not None:
+            group.remove()
         for path, mount_id in state.data.get("mounts", ()):
             _unmount(path, mount_id)
         state.remove()
@@ -639,7 +642,7 @@ class Container:
         container.delete(force=True)
         return status
 
-    def update(self, resources: dict[str, Any]) -> None:
+    def update(self, resources: dict[str, Any], *, intel_rdt: dict[str, Any] | None = None) -> None:
         """Change its resource limits: all that are named, or none if one is refused.
 
         What is not named stays, in the kernel and in `config`. Entries of lists replace those for the same device, page
@@ -649,6 +652,7 @@ class Container:
         Args:
             resources: as config.json's linux.resources. A number of 0 that the specification gives no meaning is "not
                 named".
+            intel_rdt: l3CacheSchema and memBwSchema as in config.json's linux.intelRdt, for a container that has one.
 
         Raises:
             NotRunning: it has ended.
@@ -675,11 +679,31 @@ class Container:
             old = linux.get("resources", {})
             change = rules.to_write(old, new)
             written = {setting.file for setting in manager.settings(change, devices=False, at="")}
-            manager.update(change)
+            self._update_rdt(linux, intel_rdt or {}, lambda: manager.update(change))
             linux["resources"] = rules.settle(rules.merge(old, new), new, written)
             state.save_config(whole)
         finally:
             state.unlock()
+
+    def _update_rdt(self, linux: dict[str, Any], change: dict[str, Any], more: Callable[[], None]) -> None:
+        """Change the shares of linux.intelRdt, and `more`; neither if one of them is refused."""
+        if not change:
+            return more()
+        from pyrunc import resctrl
+
+        resctrl.check(change, resctrl.mounted())
+        group = self._resctrl()
+        if group is None:
+            raise Error("updating a non-existent Intel RDT configuration is not supported")
+        before = group.schemata()
+        group.write(linux["intelRdt"] | change)
+        try:
+            more()
+        except BaseException:
+            group.write({"schemata": before.splitlines()})
+            raise
+        linux["intelRdt"] |= change
+        return None
 
     def stats(self) -> dict[str, Any]:
         """What it uses now, in the shape of the "data" of runc's ``events --stats``: bytes, nanoseconds and counts.
@@ -691,7 +715,7 @@ class Container:
         from pyrunc import events
 
         try:
-            data: dict[str, Any] = events.stats(self.id, self._counted())["data"]
+            data: dict[str, Any] = events.stats(self.id, self._counted(), self._resctrl())["data"]
         except FileNotFoundError:
             raise NotRunning from None  # and was deleted meanwhile
         return data
@@ -711,7 +735,7 @@ class Container:
         """
         from pyrunc import events
 
-        return events.events(self.id, self._state, self._counted(), interval, self._warn)
+        return events.events(self.id, self._state, self._counted(), interval, self._warn, self._resctrl())
 
     def _counted(self) -> Manager:
         if not self._state.alive():
@@ -774,7 +798,7 @@ class Container:
         try:
             handover.pipes(ctx)
             options = plan.Options(**self._state.data["options"])
-            planned = plan.exec_steps(config, process, self.id, options, seccomp)
+            planned = plan.exec_steps(config, process, self.id, options, seccomp, self._resctrl())
             steps.run(birth.recorded(planned, pid_file, pidfd_socket), ctx)
             ctx.peer().close()
             handover.release(ctx)
@@ -805,6 +829,14 @@ class Container:
         if manager is not None:
             manager.follow(self._state.data["pid"])
         return manager
+
+    def _resctrl(self) -> Group | None:
+        saved = self._state.data.get("resctrl")
+        if not saved:
+            return None
+        from pyrunc.resctrl import Group
+
+        return Group.restore(saved)
 
     def _manager(self) -> Manager | None:
         saved = self._state.data["cgroup"]

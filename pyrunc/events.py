@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pyrunc.cgroups.base import Manager
+    from pyrunc.resctrl import Group
     from pyrunc.state import State
 
 #: Seconds between two looks for processes that go on without init (they share the PID namespace of another).
@@ -24,17 +25,28 @@ _LOOK = 0.5
 _LONGEST = 3600.0
 
 
-def stats(container_id: str, manager: Manager) -> dict[str, Any]:
+def stats(container_id: str, manager: Manager, resctrl: Group | None = None) -> dict[str, Any]:
     """One event of the type "stats".
+
+    Args:
+        resctrl: the container's group, where it has one.
 
     Raises:
         OSError: if the cgroup is gone.
     """
-    return {"type": "stats", "id": container_id, "data": manager.stats()}
+    data = manager.stats()
+    if resctrl is not None:
+        data["intel_rdt"] = resctrl.stats()
+    return {"type": "stats", "id": container_id, "data": data}
 
 
 def events(
-    container_id: str, state: State, manager: Manager, interval: float, warn: Callable[[str], None]
+    container_id: str,
+    state: State,
+    manager: Manager,
+    interval: float,
+    warn: Callable[[str], None],
+    resctrl: Group | None = None,
 ) -> Iterator[dict[str, Any]]:
     """See `pyrunc.Container.events`.
 
@@ -80,7 +92,7 @@ def events(
             if time.monotonic() >= due:
                 due = max(due + interval, time.monotonic())
                 try:
-                    event = stats(container_id, manager)
+                    event = stats(container_id, manager, resctrl)
                 except OSError:
                     if manager.exists():
                         raise

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from pyrunc import config
 from pyrunc.container import Container
 from pyrunc.errors import Error
@@ -22,16 +20,16 @@ _KIBI = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
 def update(call: Call) -> int:
     """``pyrunc update``."""
     container = Container.load(call.id, root=call.root, log=call.log)
-    _refuse_rdt(call.options)
+    rdt = _intel_rdt(call.options)
     if path := call.options.text("resources"):
-        container.update(config.load_resources(path))
+        container.update(config.load_resources(path), intel_rdt=rdt)
         return 0
     for name in ("kernel-memory", "kernel-memory-tcp"):
         if text := call.options.text(name):
             size(text, f"--{name}")
             call.log.warn(f"--{name} is ignored: kernels have no such limit any more")
     try:
-        container.update(resources(call.options))
+        container.update(resources(call.options), intel_rdt=rdt)
     except Error as e:
         e.pointer = _FLAG_AT.get(e.pointer, e.pointer)
         raise
@@ -99,12 +97,12 @@ _FLAGS: tuple[tuple[str, str, str, Callable[[str, str], Any]], ...] = (
     ("pids-limit", "pids", "limit", number),
 )
 
+_RDT_FLAGS = (("l3-cache-schema", "l3CacheSchema"), ("mem-bw-schema", "memBwSchema"))
+
 _FLAG_AT = {f"/{group}/{key}": f"--{name}" for name, group, key, _ in _FLAGS}
+_FLAG_AT |= {f"/linux/intelRdt/{key}": f"--{flag}" for flag, key in _RDT_FLAGS}
 
 
-def _refuse_rdt(options: Options) -> None:
-    for flag in ("l3-cache-schema", "mem-bw-schema"):
-        if options.text(flag):
-            there = os.path.exists("/sys/fs/resctrl/schemata")
-            reason = "not supported yet" if there else "this machine has no Intel RDT (/sys/fs/resctrl is not mounted)"
-            raise Error(reason, pointer=f"--{flag}")
+def _intel_rdt(options: Options) -> dict[str, Any]:
+    """What the flags ask for, as config.json's linux.intelRdt."""
+    return {key: text for flag, key in _RDT_FLAGS if (text := options.text(flag))}

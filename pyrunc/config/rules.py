@@ -225,6 +225,16 @@ def _check_interface(name: str, at: str, *, template: bool) -> None:
         raise Error(f'"{name}" is not the name of a network device', pointer=at)
 
 
+def intel_rdt(config: Config) -> None:
+    """config-linux.md, intelRdt: closID names a directory, or "/"; a line is a line."""
+    rdt = config.get("linux", {}).get("intelRdt", {})
+    name = rdt.get("closID", "")
+    if name in (".", "..") or (name != "/" and "/" in name) or not name.isprintable():
+        raise Error(f"{name!r} is not a class of service", pointer="/linux/intelRdt/closID")
+    if "\n" in rdt.get("l3CacheSchema", ""):
+        raise Error("is more than one line", pointer="/linux/intelRdt/l3CacheSchema")
+
+
 # -- sysctl --------------------------------------------------------------------------------------------------
 
 _IPC_SYSCTLS = (
@@ -361,18 +371,8 @@ def _check_errno(action: str, holder: Config, at: str, errno_name: str) -> None:
 # -- what this release leaves for later ----------------------------------------------------------------------
 
 
-def later_in_linux(config: Config) -> None:
-    """config.md, valid values: what isn't supported is an error, never dropped. Empty values ask nothing.
-
-    An intelRdt that is there, even empty, asks for a resctrl group.
-    """
-    linux = config.get("linux", {})
-    if "intelRdt" in linux:
-        raise Error("not supported yet", pointer="/linux/intelRdt")
-
-
 def later_in_mounts(config: Config) -> None:
-    """As `later_in_linux`: id-mapped mounts."""
+    """config.md, valid values: what isn't supported is an error, never dropped: id-mapped mounts."""
     for index, mount in enumerate(config.get("mounts", ())):
         for name in ("uidMappings", "gidMappings"):
             if mount.get(name):
@@ -407,7 +407,7 @@ RULES: tuple[Callable[[Config], None], ...] = (
     memory_policy,
     devices,
     seccomp,
-    later_in_linux,
+    intel_rdt,
     later_in_mounts,
 )
 
@@ -436,6 +436,10 @@ def check_host(config: Config, bundle: str) -> None:
     if not stat.S_ISDIR(mode):
         raise Error("is not a directory", pointer="/root/path", action=root)
     _check_own_namespaces(config)
+    if (rdt := config.get("linux", {}).get("intelRdt")) is not None:
+        from pyrunc import resctrl
+
+        resctrl.check(rdt, resctrl.mounted())
 
 
 def _check_own_namespaces(config: Config) -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pyrunc.cgroups.base import Manager
+    from pyrunc.resctrl import Group
     from pyrunc.seccomp import Filter
 
 
@@ -84,6 +85,7 @@ def create(
     manager: Manager,
     options: Options,
     seccomp: Filter | None,
+    resctrl: Group | None = None,
 ) -> list[Step]:
     """The steps of the runtime that create a container; StartInit among them holds those of init.
 
@@ -92,6 +94,7 @@ def create(
         bundle: absolute path of the bundle.
         manager: the container's cgroups, not yet made.
         seccomp: the compiled linux.seccomp.
+        resctrl: the group of linux.intelRdt.
     """
     linux = config.get("linux", {})
     spaces = Namespaces(config)
@@ -115,7 +118,7 @@ def create(
         steps.append(namespaces.CheckIds(*mappings))
     if (score := process.get("oomScoreAdj")) is not None:
         steps.append(SetOomScore(score))
-    steps += [*delegate(config, spaces), *moved]
+    steps += [*delegate(config, spaces), *resctrl_steps(resctrl, linux.get("intelRdt")), *moved]
     if waits:
         steps.append(Tell("set up"))
     # "created" is the status "after step 2 in the lifecycle" (runtime.md), and all hooks come after that. runc says
@@ -168,6 +171,16 @@ def delegate(config: dict[str, Any], spaces: Namespaces) -> list[Step]:
         if (mount.get("source"), mount["destination"].rstrip("/")) == ("cgroup", "/sys/fs/cgroup"):
             return [] if "ro" in mount.get("options", ()) else [DelegateCgroup(uid, f"/mounts/{i}")]
     return []
+
+
+def resctrl_steps(group: Group | None, rdt: dict[str, Any] | None = None, *, whole: bool = False) -> list[Step]:
+    """Intel RDT: the process goes into its group, which is made first where there is a configuration to make it by."""
+    if group is None:
+        return []
+    from pyrunc.steps.resctrl import JoinResctrlGroup, MakeResctrlGroup
+
+    made: list[Step] = [] if rdt is None else [MakeResctrlGroup(group, rdt)]
+    return [*made, JoinResctrlGroup(group, whole=whole)]
 
 
 def _limits(process: dict[str, Any], config: dict[str, Any]) -> list[Step]:
@@ -255,6 +268,7 @@ def exec_steps(
     container_id: str,
     options: Options,
     seccomp: Filter | None,
+    resctrl: Group | None = None,
 ) -> list[Step]:
     """The steps that add a process to a running container.
 
@@ -281,7 +295,7 @@ def exec_steps(
     steps: list[Step] = [*before, start, *after]
     if (score := process.get("oomScoreAdj")) is not None:
         steps.append(SetOomScore(score))
-    steps += [*_set_up(spaces, Tell("set up")), *_limits(process, config)]
+    steps += [*resctrl_steps(resctrl), *_set_up(spaces, Tell("set up")), *_limits(process, config)]
     return [*steps, *_listener(config, seccomp, "running"), Await("ready")]
 
 

@@ -6,7 +6,7 @@ import os
 
 from pyrunc.errors import Error
 from pyrunc.linux.process import CLONE_NEWNET, NAMESPACES
-from pyrunc.plan import Namespaces, delegate, hooks
+from pyrunc.plan import Namespaces, delegate, hooks, resctrl_steps
 from pyrunc.plan.rootfs import rootfs_steps
 from pyrunc.steps import Step
 from pyrunc.steps.cgroup import MakeCgroup, SetLimit
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pyrunc.cgroups.base import Manager
     from pyrunc.plan import Options
     from pyrunc.plan.rootfs import RootfsSteps
+    from pyrunc.resctrl import Group
 
 DEFAULT_CONFIG_FILE = "/etc/criu/runc.conf"
 
@@ -121,6 +122,7 @@ def restore(
     at: str,
     descriptors: list[str],
     record: Step,
+    resctrl: Group | None = None,
 ) -> list[Step]:
     """The steps that make a container from the images of a checkpoint.
 
@@ -131,6 +133,7 @@ def restore(
         at: a directory on which nothing is mounted, for CRIU's eyes.
         descriptors: what standard input, output and error were when it was created.
         record: writes down who can be killed to end it all: CRIU, and when that has made init, init.
+        resctrl: the group of linux.intelRdt.
     """
     spaces = Namespaces(config)
     linux = config.get("linux", {})
@@ -169,11 +172,13 @@ def restore(
     cgroup += [SetLimit(manager, setting) for setting in manager.settings(linux.get("resources", {}))]
     outside: list[Step] = [LoopbackUp()] if "network" in spaces.new else []
     outside += hooks(config, "prestart", "creating") + hooks(config, "createRuntime", "creating")
+    rdt = resctrl_steps(resctrl, linux.get("intelRdt"), whole=True)
     return [
+        *rdt[:1],
         # systemd makes no cgroup without a process to be in it
         *([start, *cgroup] if manager.unit is not None else [*cgroup, start]),
         record,
-        Restore(shared, opts, images.log("restore.log"), cgroups, external, outside, [record]),
+        Restore(shared, opts, images.log("restore.log"), cgroups, external, outside, [record, *rdt[1:]]),
         *delegate(config, spaces),
     ]
 

@@ -428,7 +428,19 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
         {"linux__personality": {"domain": "LINUX", "flags": ["ADDR_NO_RANDOMIZE"]}},
         "/linux/personality/flags: no flags of a personality are supported",
     ),
-    (PLAIN, {"linux__intelRdt": {}}, "/linux/intelRdt: not supported yet"),
+    *(
+        (
+            PLAIN,
+            {"linux__intelRdt": {"closID": name}},
+            f"/linux/intelRdt/closID: {name!r} is not a class of service",
+        )
+        for name in (".", "..", "a/b", "/a", "a\nb")
+    ),
+    (
+        PLAIN,
+        {"linux__intelRdt": {"l3CacheSchema": "L3:0=f\nMB:0=10"}},
+        "/linux/intelRdt/l3CacheSchema: is more than one line",
+    ),
     (
         PLAIN,
         {"mounts": [{"destination": "/a"}, {"destination": "/b", "options": ["rbind", "idmap"]}]},

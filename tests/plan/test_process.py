@@ -11,6 +11,7 @@ from pyrunc import cgroups
 from pyrunc import plan as planner
 from pyrunc.linux.process import CAP_SYS_ADMIN, CAPABILITIES
 from pyrunc.plan.process import capability_mask, process_steps
+from pyrunc.resctrl import Group
 from pyrunc.seccomp import Filter
 from pyrunc.steps import Step
 from pyrunc.steps import process as s
@@ -325,3 +326,19 @@ def test_network_devices_are_moved_before_init_goes_on() -> None:
     assert moved == [("eth/0", "a", "/linux/netDevices/eth~10"), ("eth1", "eth1", "/linux/netDevices/eth1")]
     found = names(steps)
     assert found.index("StartInit") < found.index("MoveNetDevice") < found.index("Tell") < found.index("RunHook")
+
+
+def test_intel_rdt_comes_before_init_goes_on_and_before_it_is_ready() -> None:
+    rdt = {"closID": "gold", "schemata": ["MB:0=10"]}
+    group = Group.of(rdt, "c", "/no/resctrl")
+    config = {
+        "root": {"path": "rootfs"},
+        "process": process(),
+        "linux": {"namespaces": [{"type": "user"}], "intelRdt": rdt, "uidMappings": [], "gidMappings": []},
+    }
+    manager: Any = type("Manager", (), {"settings": lambda self, resources: [], "unit": None})()
+    found = names(planner.create(config, "/bundle", "c", manager, planner.Options(), None, group))
+    order = ["StartInit", "MakeResctrlGroup", "JoinResctrlGroup", "Tell"]
+    assert [name for name in found if name in order][:4] == order
+    found = names(planner.exec_steps(config, process(), "c", planner.Options(), None, group))
+    assert [name for name in found if name in order][:3] == ["StartInit", "JoinResctrlGroup", "Tell"]
