@@ -52,6 +52,7 @@ class Birth:
         no_new_keyring: bool,
         systemd_cgroup: bool,
         rootless: bool | None,
+        notify_socket: str | None = None,
     ) -> None:
         fill_stdio()
         check_id(container_id)
@@ -70,6 +71,13 @@ class Birth:
             self.config["linux"]["resources"], note = weightless(resources)
             if note and log is not None:
                 log.warn(note)
+        self.environment: list[str] = []  # what the caller adds; not the configuration's, so not exec's
+        self.notify = bool(notify_socket) and "process" in self.config
+        if self.notify:
+            from pyrunc import notify
+
+            self.config["mounts"] = [*self.config.get("mounts", ()), notify.mount(f"{root}/{container_id}")]
+            self.environment += notify.environment()
         check_labels(self.config, self.config.get("process", {}), log)
         unprivileged = os.geteuid() != 0
         if unprivileged and not any(ns["type"] == "user" for ns in self.config.get("linux", {}).get("namespaces", ())):
@@ -96,17 +104,17 @@ class Birth:
     def shared(self, preserve_fds: int, stdio: tuple[int, int, int] | None) -> Context:
         """What the steps will share."""
         ctx = context(self.id, self.bundle, self.config, self.log)
-        environment = inherit(ctx, preserve_fds, stdio)
-        if environment:
-            process = self.config["process"]
-            process["env"] = [*process.get("env", ()), *environment]
+        self.environment += inherit(ctx, preserve_fds, stdio)
         return ctx
 
     def plan(self, *, cache: bool = True) -> list[Step]:
         """The steps of `create`."""
         seccomp = compile_seccomp(self.config, self.root if cache else None)
         chosen = plan.Options(**self.saved_options)
-        return plan.create(self.config, self.bundle, self.id, self.manager, chosen, seccomp, self.resctrl)
+        config, process = self.config, self.config.get("process")
+        if process and self.environment:
+            config = config | {"process": process | {"env": [*process.get("env", ()), *self.environment]}}
+        return plan.create(config, self.bundle, self.id, self.manager, chosen, seccomp, self.resctrl)
 
     def create(
         self,
@@ -126,6 +134,9 @@ class Birth:
         state = State.create(self.root, self.id, self.data(ctx), jsonio.dumps(self.config))
         ctx.state = hook_state(state.data)
         try:
+            if self.notify:
+                os.mkdir(f"{state.directory}/notify")
+                os.chmod(f"{state.directory}/notify", 0o755)
             planned = self.plan()
             handover.fifos(ctx, state.directory) if fifo else handover.pipes(ctx)
             steps.run(recorded(planned, pid_file, pidfd_socket, state), ctx)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from pyrunc.birth import Log
     from pyrunc.cgroups.base import Manager
+    from pyrunc.notify import Relay
     from pyrunc.resctrl import Group
     from pyrunc.steps import Step
 
@@ -73,6 +74,7 @@ class Container:
         preserve_fds: int = 0,
         systemd_cgroup: bool = False,
         rootless: bool | None = None,
+        notify_socket: str | None = None,
         stdio: tuple[int, int, int] | None = None,
         log: Log | None = None,
     ) -> Container:
@@ -90,6 +92,7 @@ class Container:
             preserve_fds: how many descriptors from 3 up the container's process inherits, besides stdio.
             systemd_cgroup: have systemd make the cgroup.
             rootless: whether to go without a cgroup that may not be made; None for: if not the machine's root.
+            notify_socket: give the container a socket for sd_notify(3) whose READY=1 `start` is to pass on to this one.
             stdio: descriptors for the process's stdin, stdout and stderr in place of the caller's own.
 
         Raises:
@@ -97,7 +100,9 @@ class Container:
         """
         from pyrunc.birth import Birth, prepare_foreground
 
-        birth = Birth(container_id, bundle, root, log, no_pivot, no_new_keyring, systemd_cgroup, rootless)
+        birth = Birth(
+            container_id, bundle, root, log, no_pivot, no_new_keyring, systemd_cgroup, rootless, notify_socket
+        )
         ctx = birth.shared(preserve_fds, stdio)
         terminal = birth.config.get("process", {}).get("terminal", False)
         prepare_foreground(ctx, terminal, console_socket, detach=True)
@@ -128,6 +133,7 @@ class Container:
         preserve_fds: int = 0,
         systemd_cgroup: bool = False,
         rootless: bool | None = None,
+        notify_socket: str | None = None,
         stdio: tuple[int, int, int] | None = None,
         log: Log | None = None,
     ) -> int:
@@ -148,18 +154,22 @@ class Container:
         from pyrunc import handover
         from pyrunc.birth import Birth, prepare_foreground
 
-        birth = Birth(container_id, bundle, root, log, no_pivot, no_new_keyring, systemd_cgroup, rootless)
+        birth = Birth(
+            container_id, bundle, root, log, no_pivot, no_new_keyring, systemd_cgroup, rootless, notify_socket
+        )
         if "process" not in birth.config:
             raise Error(NO_PROCESS, pointer="/process")
         terminal = birth.config["process"].get("terminal", False)
         ctx = birth.shared(preserve_fds, stdio)
         foreground = prepare_foreground(ctx, terminal, console_socket, detach, subreaper, forward_signals)
+        relay: Relay | None = None
         try:
             state = birth.create(
                 ctx, pid_file, pidfd_socket, lambda state: cls(container_id, state, log)._destroy(), fifo=False
             )
             container = cls(container_id, state, log)
             try:
+                relay = container._relay(notify_socket)
                 if foreground is not None:
                     foreground.attach()
                 handover.go_on(ctx)
@@ -167,13 +177,17 @@ class Container:
                 state.unlock()
                 container._hooks(birth.config, "poststart", "running")
                 if foreground is None:
+                    if relay is not None:
+                        relay.wait(ctx.init_pid)
                     return 0
-                status = foreground.wait(ctx.init_pid)
+                status = foreground.wait(ctx.init_pid, relay)
             except BaseException:
                 handover.abandon(ctx)
                 container._abort()
                 raise
         finally:
+            if relay is not None:
+                relay.close()
             if foreground is not None:
                 foreground.close()
             if ctx.console_fd >= 0:
@@ -218,8 +232,12 @@ class Container:
 
     # -- what can be done to it
 
-    def start(self) -> None:
+    def start(self, *, notify_socket: str | None = None) -> None:
         """Have the created container execute its program (runtime.md, Start).
+
+        Args:
+            notify_socket: wait until the program says READY=1 to the socket that `create` gave it, or has ended, and
+                pass that on to this one.
 
         Raises:
             Error: it was not `created`; or startContainer hook, program or poststart hook failed: then it is
@@ -243,6 +261,7 @@ class Container:
             if state.data["hooks"]:
                 config = state.config()
             fifo, result = handover.open_fifos(state.directory)
+            relay = self._relay(notify_socket)
             try:
                 handover.go(fifo, result)
             except Error:
@@ -257,6 +276,22 @@ class Container:
             except BaseException:
                 self._abort()
                 raise
+        if relay is not None:
+            try:
+                relay.wait(state.data["pid"])
+            finally:
+                relay.close()
+
+    def _relay(self, notify_socket: str | None) -> Relay | None:
+        """What listens to the program's sd_notify(3); None where nobody wants to know, or the program can't speak."""
+        if not notify_socket:
+            return None
+        from pyrunc.notify import Relay
+
+        try:
+            return Relay(self._state.directory, notify_socket, self._warn)
+        except FileNotFoundError:
+            return None
 
     def _abort(self) -> None:
         """Destroy the container because of an error, which is the one to tell."""

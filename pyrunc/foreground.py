@@ -14,6 +14,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from pyrunc.notify import Relay
+
 # ioctl_tty(2)
 TIOCGWINSZ = 0x5413
 TIOCSWINSZ = 0x5414
@@ -75,19 +77,24 @@ class Foreground:
             self._raw_mode()
             self._resize()
 
-    def wait(self, pid: int) -> int:
+    def wait(self, pid: int, notify: Relay | None = None) -> int:
         """Wait for the process to end, serving its terminal and forwarding signals.
+
+        Args:
+            notify: what it says there (pyrunc/notify.py) is passed on, with this process as the one to watch.
 
         Returns:
             its exit status, 128 + N if signal N ended it.
         """
-        if not self._forward and self._master < 0:
+        if not self._forward and self._master < 0 and notify is None:
             return status_of(os.waitpid(pid, 0)[1])
         poll = select.poll()
         pidfd = os.pidfd_open(pid)
         poll.register(pidfd, select.POLLIN)
         if self._forward:
             poll.register(self._catch_signals(), select.POLLIN)
+        if notify is not None:
+            poll.register(notify.fd, select.POLLIN)
         relay = _Relay(self._master, poll) if self._master >= 0 else None
         try:
             while True:
@@ -100,6 +107,8 @@ class Foreground:
                         return status
                     if fd == self._wakeup[0]:
                         self._pass_on(os.read(fd, 256), pid)
+                    elif notify is not None and fd == notify.fd:
+                        notify.serve(os.getpid())
                     elif relay is not None:
                         relay.serve(fd, events)
         finally:

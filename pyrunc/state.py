@@ -257,11 +257,23 @@ class State:
         """
         if self._lock < 0:
             return
-        for name in ("exec.fifo", "exec.result", ".config.json", ".state.json", "config.json", "state.json"):
+        for name in (
+            "exec.fifo",
+            "exec.result",
+            "notify/notify.sock",
+            ".config.json",
+            ".state.json",
+            "config.json",
+            "state.json",
+        ):
             try:
                 os.unlink(name, dir_fd=self._lock)
             except FileNotFoundError:
                 pass
+        try:
+            os.rmdir("notify", dir_fd=self._lock)  # of pyrunc/notify.py
+        except FileNotFoundError:
+            pass
         try:
             os.rmdir(self.directory)
         except OSError as e:

@@ -47,5 +47,6 @@ def _options(call: Call) -> dict[str, Any]:
         "preserve_fds": options.number("preserve-fds"),
         "systemd_cgroup": call.globals.bool("systemd-cgroup"),
         "rootless": call.rootless,
+        "notify_socket": os.environ.get("NOTIFY_SOCKET"),
         "log": call.log,
     }

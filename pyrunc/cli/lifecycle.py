@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from pyrunc import jsonio
 from pyrunc.cli.program import write
 from pyrunc.container import Container, discard
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 
 def start(call: Call) -> int:
     """``pyrunc start``."""
-    _container(call).start()
+    _container(call).start(notify_socket=os.environ.get("NOTIFY_SOCKET"))
     return 0
 
 
