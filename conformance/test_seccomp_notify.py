@@ -16,8 +16,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from conformance.harness import Bundle, Container, Json, Runtime, requires, spec, until, xfail_on
+from conformance.harness import Bundle, Container, Json, Runtime, not_applicable, requires, spec, until, xfail_on
 from conformance.test_seccomp import MKDIR, call, x86_64
+from conformance.test_user import ROOT, Ordinary, mapping, ordinary
+
+__all__ = ["ordinary"]  # a fixture
 
 STATE = (
     "The container runtime MUST send the container process state over the UNIX socket as regular payload serialized in"
@@ -356,3 +359,32 @@ def test_start_container_hooks_have_no_descriptor_of_it(bundle: Bundle, containe
     bundle.sh("ls -l /proc/self/fd")
     text = container.run_output()[1] + pathlib.Path(bundle.host("/fds")).read_text()
     assert "seccomp" not in text
+
+
+@spec("config-linux.md#seccomp", LISTENER)
+@requires(x86_64)
+@requires("command:newuidmap")
+@xfail_on("runc", "runc can't take the listener out of a process of another user", only=["itself-5"])
+@pytest.mark.parametrize("uid", [0, 5])
+@pytest.mark.parametrize("how", ["itself", "root of a namespace"])
+def test_an_ordinary_user(
+    bundle: Bundle, container: Container, agent: Agent, ordinary: Ordinary, uid: int, how: str
+) -> None:
+    """Who may look into no other process, but for those in a user namespace of its own."""
+    os.chmod(agent.path, 0o777)
+    within: tuple[str, ...] = ()
+    if how == "itself":
+        for key in ("uidMappings", "gidMappings"):
+            bundle.linux[key] = [mapping(0, Ordinary.UID, 1), mapping(1, ROOT, 65536)]
+    elif uid:
+        not_applicable("root is the only user there")
+    else:
+        bundle.namespaces(drop=["user"])
+        within = ("unshare", "--user", "--map-root-user", "--mount")
+    bundle.process["user"] = {"uid": uid, "gid": uid}
+    agent.decide = lambda number: 99 if number == MKDIR else None
+    notify(bundle, agent, "mkdir")
+    call(bundle, MKDIR, 0, 0)
+    bundle.write()
+    done = ordinary.run("run", "--bundle", bundle.path, container.id, within=within)
+    assert done.returncode == 99, done.stderr

@@ -52,7 +52,7 @@ def structure() -> dict[str, Any]:
             "netDevices": {"enabled": True},
         },
         "annotations": {**annotations, "io.github.pyrunc.version": __version__},
-        "potentiallyUnsafeConfigAnnotations": ["org.systemd.property."],
+        "potentiallyUnsafeConfigAnnotations": ["org.systemd.property.", "org.criu.config"],
     }
 
 

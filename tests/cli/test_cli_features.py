@@ -34,7 +34,7 @@ def test_it_follows_the_schema_and_tells_the_truth(capfd: pytest.CaptureFixture[
     ]
     assert found["linux"]["cgroup"] == dict.fromkeys(("v1", "v2", "systemd", "systemdUser", "rdma"), True)
     assert found["linux"]["apparmor"] == {"enabled": True}
-    assert found["potentiallyUnsafeConfigAnnotations"] == ["org.systemd.property."]
+    assert found["potentiallyUnsafeConfigAnnotations"] == ["org.systemd.property.", "org.criu.config"]
     # every capability that this kernel knows, or more
     assert len(found["linux"]["capabilities"]) > last_capability()
 
