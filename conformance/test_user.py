@@ -658,6 +658,17 @@ def test_without_a_cgroup_init_at_least_is_listed(container: Container, ordinary
     assert pid > 1
 
 
+@spec("runc-events.8", "--stats")
+def test_without_a_cgroup_nothing_is_counted(container: Container, ordinary: Ordinary) -> None:
+    if container.runtime.name == "crun":
+        not_applicable("crun has no events")
+    ordinary.maps_itself()
+    events = [
+        json.loads(line) for line in ordinary.said(DETACHED + "$RUNTIME events --stats $ID 2> /dev/null").splitlines()
+    ]
+    assert [(e["type"], e["id"], e["data"]["pids"]) for e in events] == [("stats", container.id, {})]
+
+
 @spec("runc-pause.8", "suspends all processes in a container")
 def test_without_a_cgroup_there_is_no_pause(container: Container, ordinary: Ordinary) -> None:
     ordinary.maps_itself()

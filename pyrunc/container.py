@@ -743,9 +743,10 @@ class Container:
     def stats(self) -> dict[str, Any]:
         """What it uses now, in the shape of the "data" of runc's ``events --stats``: bytes, nanoseconds and counts.
 
+        Where it has no cgroup there is a warning, and, as runc's, nothing but the shape.
+
         Raises:
             NotRunning: it has ended.
-            Error: it has no cgroup of its own.
         """
         from pyrunc import events
 
@@ -766,7 +767,6 @@ class Container:
 
         Raises:
             NotRunning: it has ended already.
-            Error: it has no cgroup of its own.
         """
         from pyrunc import events
 
@@ -776,8 +776,10 @@ class Container:
         if not self._state.alive():
             raise NotRunning
         manager = self._manager()
-        if manager is None or not manager.dirs:
+        if manager is None:
             raise Error("container has no cgroup of its own")
+        if not manager.dirs:
+            self._warn("the container has no cgroup of its own: nothing is counted")
         return manager
 
     def exec(

@@ -204,9 +204,9 @@ class V2(Manager):
     # -- figures
 
     def stats(self) -> dict[str, Any]:
-        from pyrunc.cgroups.stats import v2
+        from pyrunc.cgroups.stats import v1, v2
 
-        return v2(self.paths.get("", ""))
+        return v2(self.paths[""]) if self.paths else v1({})
 
 
 # -- controllers
