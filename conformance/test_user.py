@@ -54,6 +54,10 @@ def own(bundle: Bundle, uid: int, gid: int) -> None:
                 os.chown(path, uid, gid, follow_symlinks=False)
 
 
+def runc_1_1(container: Container) -> bool:
+    return container.runtime.name == "runc" and container.runtime.version.startswith("1.1.")
+
+
 @pytest.fixture
 def user(bundle: Bundle) -> Bundle:
     """A bundle with a user namespace of 65536 IDs, root of the container being the host's 100000."""
@@ -195,7 +199,7 @@ def test_masks_and_read_only(user: Bundle, container: Container) -> None:
 def test_a_volume_below_a_directory_that_only_the_host_s_root_enters(
     user: Bundle, container: Container, test: Test, mode: int
 ) -> None:
-    if mode == 0o700 and container.runtime.name == "runc":
+    if mode == 0o700 and runc_1_1(container):
         not_applicable("runc 1.1 can't; corrected since")
     above = os.path.join(test.directory, "above")
     os.makedirs(f"{above}/volume")
@@ -313,7 +317,11 @@ def test_cgroup_mount(user: Bundle, container: Container) -> None:
 class Holder:
     """A process in a user namespace and others that belong to it."""
 
-    def __init__(self, *kinds: str) -> None:
+    def __init__(self, *kinds: str, first: int = 0) -> None:
+        """
+        Args:
+            first: the lowest ID in it.
+        """
         flags = CLONE_NEWUSER + sum(KINDS[kind][1] for kind in kinds)
         up, down = os.pipe(), os.pipe()
         self.pid = os.fork()
@@ -328,7 +336,7 @@ class Holder:
         for fd in (up[0], *down):
             os.close(fd)
         for name in ("uid_map", "gid_map"):
-            pathlib.Path(f"/proc/{self.pid}/{name}").write_text(f"0 {ROOT} 65536\n")
+            pathlib.Path(f"/proc/{self.pid}/{name}").write_text(f"{first} {ROOT} 65536\n")
 
     def path(self, name: str) -> str:
         return f"/proc/{self.pid}/ns/{name}"
@@ -414,6 +422,41 @@ def test_joining_with_other_mappings(
     said = refused(container)
     if container.runtime.name == "pyrunc":
         assert "/linux/uidMappings" in said or "/linux/gidMappings" in said
+
+
+@spec(NAMESPACES, "The runtime MUST place the container process in the namespace associated with that path.")
+@pytest.mark.parametrize("first", ["user", "others"])
+def test_joining_in_any_order(bundle: Bundle, container: Container, holder: Holder, first: str) -> None:
+    """What belongs to the host is entered with the host's privileges, what belongs to the user namespace with those
+    that it gives, whichever the configuration names first."""
+    takes_user_namespaces_by_path(container)
+    own(bundle, ROOT, ROOT)
+    others = [{"type": "network", "path": holder.path("net")}, {"type": "uts", "path": "/proc/self/ns/uts"}]
+    others.append({"type": "ipc", "path": holder.path("ipc")})
+    user = [{"type": "user", "path": holder.path("user")}]
+    kept = [n for n in bundle.linux["namespaces"] if n["type"] not in ("network", "uts", "ipc")]
+    del bundle.config["hostname"]
+    bundle.linux["namespaces"] = [*user, *others, *kept] if first == "user" else [*kept, *others, *user]
+    container.run_detached()
+    for name in ("user", "net", "ipc"):
+        assert namespace(container.pid, name) == namespace(holder.pid, name)
+    assert namespace(container.pid, "uts") == namespace("self", "uts")
+    assert container.exec("id", "-u").stdout == "0\n"
+
+
+@spec(NAMESPACES, "The runtime MUST place the container process in the namespace associated with that path.")
+def test_joining_a_namespace_without_root(bundle: Bundle, container: Container, test: Test) -> None:
+    """Nobody could set the container up."""
+    rootless = Holder(first=1000)
+    try:
+        bundle.namespaces(add=[{"type": "user", "path": rootless.path("user")}])
+        bundle.process["user"] = {"uid": 1000, "gid": 1000}
+        said = refused(container)
+    finally:
+        rootless.close()
+    if container.runtime.name == "pyrunc":
+        assert "/path: become root of the user namespace: " in said
+        assert "no mapping found for uid 0" in said
 
 
 @spec(NAMESPACES, "The runtime MUST generate an error if path is not associated with a namespace of type type.")
@@ -716,7 +759,7 @@ def test_a_cgroup_of_others_is_refused(container: Container, ordinary: Ordinary)
 @pytest.mark.parametrize("own", [True, False])
 def test_without_a_cgroup_and_a_pid_namespace(container: Container, ordinary: Ordinary, own: bool) -> None:
     """Nobody can find all of its processes then: there is a warning, and the container."""
-    if container.runtime.name == "crun" or container.runtime.version.startswith("1.1."):
+    if container.runtime.name == "crun" or runc_1_1(container):
         not_applicable("runc warns since 1.2")
     ordinary.maps_itself()
     if not own:

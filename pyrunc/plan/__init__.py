@@ -254,12 +254,13 @@ def _init_steps(
 
 def become_root(linux: dict[str, Any], spaces: Namespaces) -> namespaces.BecomeRoot:
     """Be root of the container's user namespace as far as its mappings have one (a joined one's are not known)."""
-    joined = "user" in spaces.joined
+    joined = spaces.joined.get("user")
+    origin = joined[1] if joined else "/linux/uidMappings"
 
     def maps_root(kind: str) -> bool:
-        return joined or any(m["containerID"] == 0 and m["size"] > 0 for m in linux.get(kind, ()))
+        return joined is not None or any(m["containerID"] == 0 and m["size"] > 0 for m in linux.get(kind, ()))
 
-    return namespaces.BecomeRoot(maps_root("uidMappings"), maps_root("gidMappings"))
+    return namespaces.BecomeRoot(maps_root("uidMappings"), maps_root("gidMappings"), origin)
 
 
 def exec_steps(

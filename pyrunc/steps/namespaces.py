@@ -126,8 +126,8 @@ class BecomeRoot(Step):
 
     __slots__ = ("gid", "uid")
 
-    def __init__(self, uid: bool, gid: bool) -> None:
-        super().__init__("/linux/uidMappings")
+    def __init__(self, uid: bool, gid: bool, origin: str) -> None:
+        super().__init__(origin)
         self.uid = uid
         self.gid = gid
 
@@ -139,10 +139,15 @@ class BecomeRoot(Step):
             os.setgroups([])
         except PermissionError:
             pass  # "deny" in /proc/PID/setgroups: an ordinary user keeps its groups (user_namespaces(7))
-        if self.gid:
-            os.setresgid(0, 0, 0)
-        if self.uid:
-            os.setresuid(0, 0, 0)
+        try:
+            if self.gid:
+                os.setresgid(0, 0, 0)
+            if self.uid:
+                os.setresuid(0, 0, 0)
+        except OSError as e:
+            if e.errno != errno.EINVAL:
+                raise
+            raise Error("it has no such user or group: no mapping found for uid 0 and gid 0") from None
 
 
 class MapIds(Step):
