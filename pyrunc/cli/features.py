@@ -48,7 +48,7 @@ def structure() -> dict[str, Any]:
             "selinux": {"enabled": True},
             "memoryPolicy": {"modes": list(MEMORY_MODES), "flags": list(MEMORY_FLAGS)},
             "intelRdt": {"enabled": True, "schemata": True, "monitoring": True},
-            "mountExtensions": {"idmap": {"enabled": False}},
+            "mountExtensions": {"idmap": {"enabled": True}},
             "netDevices": {"enabled": True},
         },
         "annotations": {**annotations, "io.github.pyrunc.version": __version__},
@@ -58,12 +58,13 @@ def structure() -> dict[str, Any]:
 
 def mount_options() -> list[str]:
     """The mount options that pyrunc knows by itself; others are the filesystem's."""
-    known = {
-        *mountopts.ATTRIBUTES,
-        *mountopts.RECURSIVE,
-        *mountopts.PROPAGATION,
-        *mountopts.SUPERBLOCK,
-        *mountopts.NO_EFFECT,
-        *mountopts.KINDS,
-    }
-    return sorted(known - {"idmap", "ridmap"})  # see mountExtensions
+    return sorted(
+        {
+            *mountopts.ATTRIBUTES,
+            *mountopts.RECURSIVE,
+            *mountopts.PROPAGATION,
+            *mountopts.SUPERBLOCK,
+            *mountopts.NO_EFFECT,
+            *mountopts.KINDS,
+        }
+    )

@@ -186,6 +186,33 @@ def user(config: Config) -> None:
             raise Error(reason, pointer=f"/process/user/{place}")
 
 
+def id_mapped_mounts(config: Config) -> None:
+    """config.md, uidMappings of a mount: one goes with the other; idmap and ridmap need them or a user namespace.
+
+    As runc: only of bind mounts, whose source is a mount already. mount_setattr(2): and only as they are made.
+    """
+    for index, mount in enumerate(config.get("mounts", ())):
+        at, options = f"/mounts/{index}", mount.get("options", ())
+        words = [place for place, option in enumerate(options) if option in ("idmap", "ridmap")]
+        uids, gids = mount.get("uidMappings"), mount.get("gidMappings")
+        if not (words or uids or gids):
+            continue
+        asked = f"{at}/options/{words[0]}" if words else f"{at}/{'uidMappings' if uids else 'gidMappings'}"
+        if not ({"bind", "rbind"} & set(options) or mount.get("type") == "bind") or "remount" in options:
+            raise Error("id-mapped mounts are only supported for bind-mounts", pointer=asked)
+        if bool(uids) != bool(gids):
+            reason = "id-mapped mounts must have both uid and gid mappings specified"
+            raise Error(reason, pointer=f"{at}/{'gidMappings' if uids else 'uidMappings'}")
+        if uids and gids:
+            _check_runs(uids, f"{at}/uidMappings")
+            _check_runs(gids, f"{at}/gidMappings")
+        elif "user" not in _spaces(config):
+            reason = (
+                "id-mapped mounts must have both uid and gid mappings specified, or a user namespace to take them from"
+            )
+            raise Error(reason, pointer=asked)
+
+
 def time_offsets(config: Config) -> None:
     """config-linux.md, timeOffsets. time_namespaces(7): two clocks, set before the namespace is entered."""
     offsets, spaces = config.get("linux", {}).get("timeOffsets"), _spaces(config)
@@ -368,20 +395,6 @@ def _check_errno(action: str, holder: Config, at: str, errno_name: str) -> None:
         raise Error(f"goes with SCMP_ACT_ERRNO or SCMP_ACT_TRACE, not with {action}", pointer=f"{at}/{errno_name}")
 
 
-# -- what this release leaves for later ----------------------------------------------------------------------
-
-
-def later_in_mounts(config: Config) -> None:
-    """config.md, valid values: what isn't supported is an error, never dropped: id-mapped mounts."""
-    for index, mount in enumerate(config.get("mounts", ())):
-        for name in ("uidMappings", "gidMappings"):
-            if mount.get(name):
-                raise Error("not supported yet", pointer=f"/mounts/{index}/{name}")
-        for place, option in enumerate(mount.get("options", ())):
-            if option in ("idmap", "ridmap"):
-                raise Error(f"{option} is not supported yet", pointer=f"/mounts/{index}/options/{place}")
-
-
 # -- the tables ----------------------------------------------------------------------------------------------
 
 PROCESS_RULES: tuple[Callable[[Config, str], None], ...] = (
@@ -400,6 +413,7 @@ RULES: tuple[Callable[[Config], None], ...] = (
     restricted_paths,
     mappings,
     user,
+    id_mapped_mounts,
     time_offsets,
     net_devices,
     sysctls,
@@ -408,7 +422,6 @@ RULES: tuple[Callable[[Config], None], ...] = (
     devices,
     seccomp,
     intel_rdt,
-    later_in_mounts,
 )
 
 
@@ -423,7 +436,7 @@ def check_process(process: Config, at: str) -> None:
 
 
 def check_host(config: Config, bundle: str) -> None:
-    """The rules that need a look at the host: is the root a directory, and whose are the namespaces.
+    """The rules that need a look at the host: is the root a directory, who maps IDs, whose are the namespaces.
 
     Args:
         bundle: path of the bundle's directory, where a relative root.path starts.
@@ -435,6 +448,11 @@ def check_host(config: Config, bundle: str) -> None:
         raise Error.from_os(e, pointer="/root/path", action=root) from None
     if not stat.S_ISDIR(mode):
         raise Error("is not a directory", pointer="/root/path", action=root)
+    if os.geteuid() != 0:
+        for index, mount in enumerate(config.get("mounts", ())):
+            if mount.get("uidMappings") or {"idmap", "ridmap"} & set(mount.get("options", ())):
+                reason = "id-mapped mounts are not supported for rootless containers: only root may map a host's files"
+                raise Error(reason, pointer=f"/mounts/{index}")
     _check_own_namespaces(config)
     if (rdt := config.get("linux", {}).get("intelRdt")) is not None:
         from pyrunc import resctrl

@@ -1,4 +1,4 @@
-"""Passing descriptors over Unix sockets (unix(7), SCM_RIGHTS). Loaded only where a socket is given."""
+"""Passing descriptors over Unix sockets (unix(7), SCM_RIGHTS). Loaded only where it is needed."""
 
 from __future__ import annotations
 
@@ -36,19 +36,30 @@ def pair() -> tuple[int, int]:
 
 def send_descriptor(socket_fd: int, fd: int, payload: bytes) -> None:
     """Send `fd` along with `payload` (at least one byte)."""
+    send(socket_fd, payload, fd)
+
+
+def send(socket_fd: int, payload: bytes, fd: int = -1) -> None:
+    """Send `payload` (at least one byte), and `fd` along with it unless it is -1."""
+    rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", [fd]))] if fd >= 0 else []
     sock = _socket.socket(fileno=os.dup(socket_fd))
-    sock.sendmsg([payload], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", [fd]))])
+    sock.sendmsg([payload], rights)
     sock.close()
 
 
 def receive_descriptor(socket_fd: int) -> int:
     """The descriptor that comes along with the next message, close-on-exec; -1 where none comes."""
+    return receive(socket_fd)[1]
+
+
+def receive(socket_fd: int) -> tuple[bytes, int]:
+    """The next message (b"" at the end) and the descriptor that comes along, close-on-exec; -1 where none comes."""
     sock = _socket.socket(fileno=os.dup(socket_fd))
     try:
-        _, ancillary, _, _ = sock.recvmsg(4096, _socket.CMSG_SPACE(4), _socket.MSG_CMSG_CLOEXEC)
+        payload, ancillary, _, _ = sock.recvmsg(4096, _socket.CMSG_SPACE(4), _socket.MSG_CMSG_CLOEXEC)
         for level, kind, data in ancillary:
             if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
-                return array.array("i", data[:4])[0]
-        return -1
+                return payload, array.array("i", data[:4])[0]
+        return payload, -1
     finally:
         sock.close()

@@ -39,6 +39,7 @@ MOUNT_ATTR_RELATIME = 0x00
 MOUNT_ATTR_NOATIME = 0x10
 MOUNT_ATTR_STRICTATIME = 0x20
 MOUNT_ATTR_NODIRATIME = 0x80
+MOUNT_ATTR_IDMAP = 0x100000
 MOUNT_ATTR_NOSYMFOLLOW = 0x200000
 
 MS_UNBINDABLE = 1 << 17
@@ -73,12 +74,22 @@ def move_mount(mount_fd: int, target_fd: int) -> None:
 
 
 def mount_setattr(
-    mount_fd: int, attr_set: int = 0, attr_clr: int = 0, *, propagation: int = 0, recursive: bool = False
+    mount_fd: int,
+    attr_set: int = 0,
+    attr_clr: int = 0,
+    *,
+    propagation: int = 0,
+    recursive: bool = False,
+    user_ns: int = 0,
 ) -> None:
-    """Change a mount's attributes (MOUNT_ATTR_*) and propagation (MS_SHARED, MS_SLAVE, …), all or nothing."""
+    """Change a mount's attributes (MOUNT_ATTR_*) and propagation (MS_SHARED, MS_SLAVE, …), all or nothing.
+
+    Args:
+        user_ns: descriptor of the user namespace whose mappings MOUNT_ATTR_IDMAP gives to the mount.
+    """
     if attr_set & MOUNT_ATTR__ATIME or attr_clr & MOUNT_ATTR__ATIME:
         attr_clr |= MOUNT_ATTR__ATIME  # an enumeration, not bits: it may only be cleared whole
-    attributes = struct.pack("=QQQQ", attr_set, attr_clr, propagation, 0)
+    attributes = struct.pack("=QQQQ", attr_set, attr_clr, propagation, user_ns)
     flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
     syscall("mount_setattr", mount_fd, b"", flags, attributes, len(attributes))
 

@@ -104,7 +104,7 @@ def create(
     # for init to be born there or to go there itself, which is quicker
     placed = manager if manager.unit is not None else None
     moved = _net_devices(linux)
-    waits = placed is not None or spaces.has("user") or bool(moved)
+    waits = placed is not None or spaces.has("user") or bool(moved) or bool(rootfs.serve)
     init = _init_steps(config, container_id, spaces, options, rootfs, seccomp, waits)
     process = config.get("process", {})
 
@@ -116,6 +116,7 @@ def create(
         steps.append(namespaces.MapIds(*mappings))
     if "user" in spaces.joined and any(mappings):
         steps.append(namespaces.CheckIds(*mappings))
+    steps += rootfs.serve
     if (score := process.get("oomScoreAdj")) is not None:
         steps.append(SetOomScore(score))
     steps += [*delegate(config, spaces), *resctrl_steps(resctrl, linux.get("intelRdt")), *moved]
@@ -126,7 +127,8 @@ def create(
     outside = hooks(config, "prestart", "created") + hooks(config, "createRuntime", "created")
     if outside:
         steps += [Await("mounted"), *outside, Tell("hooked")]
-    return [*steps, *_limits(process, config), *_listener(config, seccomp, "creating"), Await("ready")]
+    steps += [*_limits(process, config), *_listener(config, seccomp, "creating"), Await("ready")]
+    return steps + rootfs.served
 
 
 def _member(at: str, key: str) -> str:

@@ -69,6 +69,7 @@ class MountOptions:
         rec_set, rec_clear: the same for the mount and all below it.
         propagation: (MS_*, recursive) in the order given.
         filesystem: (key, value) pairs for the filesystem, value None for a flag.
+        times: the words settle how access times are kept, so a bind mount has not its source's way.
         read_only: the mount is to end up read-only, even if not yet when it is made.
     """
 
@@ -85,6 +86,7 @@ class MountOptions:
         "remount",
         "set",
         "text",
+        "times",
     )
 
     def __init__(self, words: list[str] | None) -> None:
@@ -94,6 +96,7 @@ class MountOptions:
         self.rbind = "rbind" in words
         self.remount = "remount" in words
         self.copy_up = "tmpcopyup" in words
+        self.times = False
         self.set = self.clear = self.rec_set = self.rec_clear = 0
         self.propagation: list[tuple[int, bool]] = []
         self.filesystem: list[tuple[str, str | None]] = []
@@ -105,8 +108,10 @@ class MountOptions:
                     # mount has, relatime; on a bind mount it leaves the source's mode, as mount(2) does.
                     if on:
                         self.set = self.set & ~m.MOUNT_ATTR__ATIME | bits
+                        self.times = True
                     elif self.set & m.MOUNT_ATTR__ATIME == bits:
                         self.set &= ~bits
+                        self.times = False
                 elif on:
                     self.set, self.clear = self.set | bits, self.clear & ~bits
                 else:
@@ -131,6 +136,7 @@ class MountOptions:
                     key, equals, value = option.partition("=")
                     if key:
                         self.filesystem.append((key, value if equals else None))
+        self.times |= bool(self.set & m.MOUNT_ATTR_NODIRATIME)
         self.read_only = bool(self.set & m.MOUNT_ATTR_RDONLY)
 
     def defer_read_only(self) -> None:

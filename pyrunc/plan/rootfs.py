@@ -56,16 +56,20 @@ class RootfsSteps:
 
     Attributes:
         on_host: the runtime's, before init exists.
+        serve: the runtime's, when init exists: whatever opens sources for it.
+        served: the runtime's, when init is done with that.
         before_root: while init still is the host's user.
         mounts: before the hooks, with the host's root still in sight.
         hide: after the hooks, what shall not be seen or written. The host's /dev/null is still in reach then.
         enter: make it the root.
     """
 
-    __slots__ = ("before_root", "enter", "hide", "mounts", "on_host")
+    __slots__ = ("before_root", "enter", "hide", "mounts", "on_host", "serve", "served")
 
     def __init__(self) -> None:
         self.on_host: list[Step] = []
+        self.serve: list[Step] = []
+        self.served: list[Step] = []
         self.before_root: list[Step] = []
         self.mounts: list[Step] = []
         self.enter: list[Step] = []
@@ -83,10 +87,15 @@ def rootfs_steps(config: dict[str, Any], bundle: str, spaces: Namespaces, option
     steps = RootfsSteps()
 
     label = linux.get("mountLabel", "")
-    mounts = [_mount(i, mount, bundle, spaces, label) for i, mount in enumerate(config.get("mounts", ()))]
-    if spaces.has("user"):
-        sources = [(step.source, step.origin) for step in mounts if isinstance(step, s.BindMount)]
-        steps.before_root.append(s.OpenSources([(path, "/root/path"), *sources]))
+    mounts = [_mount(i, mount, bundle, path, spaces, label) for i, mount in enumerate(config.get("mounts", ()))]
+    binds = [step for step in mounts if isinstance(step, s.BindMount)]
+    if spaces.has("user") and options.unprivileged:
+        # The runtime's user can do no more than init, as long as that still is this user
+        steps.before_root.append(s.OpenSources([(path, "/root/path"), *((b.source, b.origin) for b in binds)]))
+    else:
+        if spaces.has("user"):
+            steps.before_root.append(s.OpenSources([(path, "/root/path")]))
+        _serve(config, binds, spaces, steps)
     if not own_mounts:
         steps.on_host.append(s.BindRoot(path))
     elif before is not None:
@@ -98,8 +107,12 @@ def rootfs_steps(config: dict[str, Any], bundle: str, spaces: Namespaces, option
         from pyrunc.steps.selinux import LabelMount
 
         steps.mounts += [LabelMount(step.destination, label) for step in mounts if step.type == "mqueue"]
+    if steps.serve:
+        from pyrunc.steps.sources import CloseLine
 
-    destinations = {_clean(step.destination) for step in mounts if isinstance(step, s.BindMount)}
+        steps.mounts.append(CloseLine())
+
+    destinations = {_clean(step.destination) for step in binds}
     if "/dev" not in destinations:
         steps.mounts += _devices(linux, spaces, options, destinations)
     process = config.get("process", {})
@@ -129,9 +142,45 @@ def rootfs_steps(config: dict[str, Any], bundle: str, spaces: Namespaces, option
         steps.hide.append(s.MarkRoot("read-only", "/root/readonly", attributes=m.MOUNT_ATTR_RDONLY))
     for i, hidden in enumerate(linux.get("readonlyPaths", ())):
         steps.hide.append(s.ReadonlyPath(hidden, f"/linux/readonlyPaths/{i}"))
-    for i, hidden in enumerate(linux.get("maskedPaths", ())):
-        steps.hide.append(s.MaskPath(hidden, f"/linux/maskedPaths/{i}", label))
+    masked = list(linux.get("maskedPaths", ()))
+    for i, hidden in enumerate(masked):
+        if hidden not in masked[:i]:
+            steps.hide.append(s.MaskPath(hidden, f"/linux/maskedPaths/{i}", label))
     return steps
+
+
+def _serve(config: dict[str, Any], binds: list[s.BindMount], spaces: Namespaces, steps: RootfsSteps) -> None:
+    """The sources that init has not the right to open or to map are opened for it (pyrunc/steps/sources.py)."""
+    mounts = [config["mounts"][int(bind.origin.rpartition("/")[2])] for bind in binds]
+    if not binds or not (spaces.has("user") or any(_asks_for_mapping(mount) for mount in mounts)):
+        return
+    from pyrunc.steps import sources
+
+    asked: list[sources.Source] = []
+    for bind, mount in zip(binds, mounts, strict=True):
+        mapping = None
+        if _asks_for_mapping(mount):
+            recursive = "ridmap" in mount.get("options", ())
+            if mount.get("uidMappings"):
+                mapping = sources.IdMapping(bind.origin, recursive, mount["uidMappings"], mount["gidMappings"])
+            elif "user" in spaces.joined:
+                mapping = sources.IdMapping(bind.origin, recursive, path=spaces.joined["user"][0])
+            else:
+                linux = config["linux"]
+                mapping = sources.IdMapping("/linux", recursive, linux["uidMappings"], linux["gidMappings"])
+        elif not spaces.has("user"):
+            continue
+        bind.served = len(asked)
+        asked.append(sources.Source(bind.source, bind.recursive, mapping))
+    steps.on_host.append(sources.OpenLine())
+    steps.serve.append(sources.ServeSources(asked))
+    steps.served.append(sources.EndServing())
+
+
+def _asks_for_mapping(mount: dict[str, Any]) -> bool:
+    """Whether a mount is to be id-mapped. Mappings alone, without a word for them, are meant so too (config.md)."""
+    options = mount.get("options") or ()
+    return bool(mount.get("uidMappings")) or "idmap" in options or "ridmap" in options
 
 
 def _clean(path: str) -> str:
@@ -139,9 +188,12 @@ def _clean(path: str) -> str:
     return os.path.normpath("/" + path.lstrip("/"))
 
 
-def _mount(index: int, mount: dict[str, Any], bundle: str, spaces: Namespaces, label: str) -> s.Mount:
+def _mount(index: int, mount: dict[str, Any], bundle: str, root: str, spaces: Namespaces, label: str) -> s.Mount:
     origin = f"/mounts/{index}"
     destination = mount["destination"]
+    if destination.startswith(root + "/"):
+        # As runc: some callers name the place on the host. No image has its own path on the host in it but by them
+        destination = destination[len(root) :]
     kind = mount.get("type", "")
     options = MountOptions(mount.get("options"))
     if options.remount:

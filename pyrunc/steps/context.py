@@ -29,10 +29,13 @@ class Context:
         channel: the line to the other process while a container is being created.
         root_fd: the container's root directory as an O_PATH descriptor, -1 before it is known (init only).
         null_fd: the host's /dev/null, verified; what hides masked files (init only).
+        empty_fd: the tmpfs that hides the first masked directory, for the others; -1 before (init only).
         sources: host directories and files opened before init changed its user, by path (init only).
         console_fd: connected console socket, -1 without one; or the pty master once it exists.
         start_fd, result_fd: where init waits for `start`, and where it tells how that went.
         peer_start, peer_result: the other ends of these, where they are pipes (see pyrunc/handover.py).
+        source_fd, server_fd: the line on which init asks for sources, and its other end (pyrunc/steps/sources.py).
+        server_pid: the process that answers there, 0 for none.
         stdio: descriptors that become the process's 0, 1 and 2; None to keep the caller's.
         preserve: how many descriptors from 3 up the container's process is to get.
         executable: path of the container's program as found by FindExecutable.
@@ -52,6 +55,7 @@ class Context:
         "config",
         "console_fd",
         "debug",
+        "empty_fd",
         "environment",
         "executable",
         "id",
@@ -65,6 +69,9 @@ class Context:
         "preserve",
         "result_fd",
         "root_fd",
+        "server_fd",
+        "server_pid",
+        "source_fd",
         "sources",
         "start_fd",
         "state",
@@ -83,7 +90,11 @@ class Context:
         self.channel: Channel | None = None
         self.root_fd = -1
         self.null_fd = -1
+        self.empty_fd = -1
         self.sources: dict[str, int] = {}
+        self.source_fd = -1
+        self.server_fd = -1
+        self.server_pid = 0
         self.console_fd = -1
         self.start_fd = -1
         self.result_fd = -1

@@ -260,21 +260,34 @@ class FilesystemMount(Mount):
     __slots__ = ()
 
     def run(self, ctx: Context) -> None:
+        mode = self._inherited_mode(ctx)
         target = self._plain_directory(ctx) if self.type in ("proc", "sysfs") else self.target(ctx)
-        mount_fd = self.make(target)
+        mount_fd = self.make(mode)
         if self.options.copy_up:
             _copy_up(target, mount_fd)
         self.attach(ctx, mount_fd, target)
         os.close(target)
         os.close(mount_fd)
 
-    def make(self, target: int) -> int:
+    def _inherited_mode(self, ctx: Context) -> str:
+        """The mode of the directory that a tmpfs covers, which it takes over; "" where there is none before."""
+        if self.type != "tmpfs" or any(key == "mode" for key, _ in self.options.filesystem):
+            return ""
+        try:
+            fd = open_in_root(ctx.root_fd, self.destination)
+        except FileNotFoundError:
+            return ""  # the kernel's own, 1777
+        mode = stat.S_IMODE(os.fstat(fd).st_mode)
+        os.close(fd)
+        return f"{mode:o}"
+
+    def make(self, mode: str) -> int:
         """The detached mount."""
         fs = m.fsopen(self.type)
         try:
             options = list(self.options.filesystem)
-            if self.type == "tmpfs" and not any(key == "mode" for key, _ in options):
-                options.append(("mode", f"{stat.S_IMODE(os.fstat(target).st_mode):o}"))
+            if mode:
+                options.append(("mode", mode))
             if self.source:
                 options.insert(0, ("source", self.source))
             _configure(fs, options)
@@ -298,23 +311,24 @@ class FilesystemMount(Mount):
         except OSError as e:
             os.close(fd)
             if e.errno == errno.ELOOP:
-                raise Error(f"{self.type} must be mounted on a directory, not through a symbolic link") from None
+                raise Error(f"{self.type} must be mounted on ordinary directory, not through a symbolic link") from None
             raise
         os.close(fd)
         if not stat.S_ISDIR(os.fstat(direct).st_mode):
             os.close(direct)
-            raise Error(f"{self.type} must be mounted on a directory")
+            raise Error(f"{self.type} must be mounted on ordinary directory")
         return direct
 
 
 class BindMount(Mount):
     """Show a directory or file of the host, with or without what is mounted below it, at a path in the container."""
 
-    __slots__ = ("recursive", "shows_proc")
+    __slots__ = ("recursive", "served", "shows_proc")
 
     def __init__(self, destination: str, source: str, recursive: bool, options: MountOptions, origin: str) -> None:
         super().__init__(destination, "rbind" if recursive else "bind", source, options, origin)
         self.recursive = recursive
+        self.served = -1  # the number by which the runtime's side opens the source, -1 if that is for init to do
         self.shows_proc = False
 
     def is_proc(self) -> bool:
@@ -325,31 +339,43 @@ class BindMount(Mount):
         return f"bind {self.source} on {self.destination}{words}"
 
     def run(self, ctx: Context) -> None:
-        source = open_source(ctx, self.source)
-        mount_fd = m.open_tree(source, "", recursive=self.recursive)
-        os.close(source)
+        mount_fd = self._open(ctx)
         self.shows_proc = m.filesystem_magic(mount_fd) == m.PROC_SUPER_MAGIC
         o = self.options
-        if o.set or o.clear:
+        if o.set or o.clear or o.times:
             self._apply_flags(mount_fd)
         target = self.target(ctx, directory=stat.S_ISDIR(os.fstat(mount_fd).st_mode))
         self.attach(ctx, mount_fd, target)
         os.close(target)
         os.close(mount_fd)
 
+    def _open(self, ctx: Context) -> int:
+        """A detached copy of the mounts at the source."""
+        if self.served >= 0:
+            from pyrunc.steps.sources import ask
+
+            return ask(ctx, self.served, self.source)
+        source = open_source(ctx, self.source)
+        mount_fd = m.open_tree(source, "", recursive=self.recursive)
+        os.close(source)
+        return mount_fd
+
     def _apply_flags(self, mount_fd: int) -> None:
         """The flags given and no others, as `mount --bind -o` is meant and runc does it.
 
-        In a user namespace the source's nosuid, nodev, noexec and ro may be locked (mount_namespaces(7)): those that
-        were not asked to be cleared are kept then.
+        Access times are one matter: naming a mode or nodiratime settles all of it, as in mount(2). In a user namespace
+        the source's nosuid, nodev, noexec, ro and access times may be locked (mount_namespaces(7)): those that were not
+        asked to be cleared are kept then.
         """
         o = self.options
         flags = m.MOUNT_ATTR_RDONLY | m.MOUNT_ATTR_NOSUID | m.MOUNT_ATTR_NODEV | m.MOUNT_ATTR_NOEXEC
         flags |= m.MOUNT_ATTR_NOSYMFOLLOW
+        times = m.MOUNT_ATTR__ATIME | m.MOUNT_ATTR_NODIRATIME if o.times else 0
         try:
-            m.mount_setattr(mount_fd, o.set, (flags & ~o.set) | o.clear)
+            m.mount_setattr(mount_fd, o.set, ((flags | times) & ~o.set) | o.clear)
         except PermissionError:
-            m.mount_setattr(mount_fd, o.set, (m.MOUNT_ATTR_NOSYMFOLLOW & ~o.set) | o.clear)
+            clear = o.clear & ~m.MOUNT_ATTR_NODIRATIME
+            m.mount_setattr(mount_fd, o.set, ((m.MOUNT_ATTR_NOSYMFOLLOW | times) & ~o.set) | clear)
 
 
 class Remount(Mount):
@@ -519,7 +545,8 @@ def _directory(name: str) -> str:
 
 
 class MaskPath(Step):
-    """Hide a path: a file behind the host's /dev/null, a directory behind an empty read-only tmpfs.
+    """Hide a path: a file behind the host's /dev/null, a directory behind an empty read-only tmpfs (one for all).
+
 
     Attributes:
         label: the tmpfs's SELinux label, or "".
@@ -540,9 +567,15 @@ class MaskPath(Step):
             target = open_in_root(ctx.root_fd, self.path)
         except (FileNotFoundError, NotADirectoryError):
             return  # nothing there to hide: default profiles name paths of many kernels
-        mask = _empty_tmpfs(self.label) if stat.S_ISDIR(os.fstat(target).st_mode) else m.open_tree(ctx.null_fd, "")
+        if not stat.S_ISDIR(os.fstat(target).st_mode):
+            mask = m.open_tree(ctx.null_fd, "")
+        elif ctx.empty_fd >= 0:
+            mask = m.open_tree(ctx.empty_fd, "")
+        else:
+            mask = ctx.empty_fd = _empty_tmpfs(self.label)
         m.move_mount(mask, target)
-        os.close(mask)
+        if mask != ctx.empty_fd:
+            os.close(mask)
         os.close(target)
 
 

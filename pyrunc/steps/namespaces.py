@@ -201,13 +201,17 @@ def _map_text(mappings: list[dict[str, int]], between: str, end: str) -> str:
     return end.join(between.join(str(m[k]) for k in ("containerID", "hostID", "size")) for m in mappings)
 
 
-def map_ids(pid: int, uids: list[dict[str, int]], gids: list[dict[str, int]]) -> None:
-    """Write a process's uid_map and gid_map, by newuidmap(1) and newgidmap(1) where the kernel refuses us."""
+def map_ids(pid: int, uids: list[dict[str, int]], gids: list[dict[str, int]], at: str = "/linux") -> None:
+    """Write a process's uid_map and gid_map, by newuidmap(1) and newgidmap(1) where the kernel refuses us.
+
+    Args:
+        at: pointer of what holds the mappings.
+    """
     own = os.geteuid() != 0 and len(gids) == 1 and gids[0]["size"] == 1 and gids[0]["hostID"] == os.getegid()
     if own:
         # the one mapping that the kernel lets an ordinary user write, after giving up setgroups (user_namespaces(7))
         write_file(f"/proc/{pid}/setgroups", "deny")
-    for name, mappings, origin in (("uid", uids, "/linux/uidMappings"), ("gid", gids, "/linux/gidMappings")):
+    for name, mappings, origin in (("uid", uids, f"{at}/uidMappings"), ("gid", gids, f"{at}/gidMappings")):
         try:
             write_file(f"/proc/{pid}/{name}_map", _map_text(mappings, " ", "\n") + "\n")
         except PermissionError:

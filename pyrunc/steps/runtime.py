@@ -125,7 +125,7 @@ class StartInit(Step):
     def _stage(self, ctx: Context, channel: Channel, for_init: Channel, doors: _Doors) -> None:
         """The intermediate process; never returns."""
         try:
-            _forget_handlers()
+            forget_handlers()
             ctx.channel = channel
             doors.enter()
             steps.run(self.stage, ctx)
@@ -152,10 +152,18 @@ class StartInit(Step):
         if self.placed is not None:
             ctx.cgroup = self.placed  # where it is when it goes on
         try:
-            _forget_handlers()
+            forget_handlers()
             if doors is not None:
                 doors.enter()
-            ours = {channel.reader, channel.writer, ctx.start_fd, ctx.result_fd, ctx.console_fd, *ctx.keep}
+            ours = {
+                channel.reader,
+                channel.writer,
+                ctx.start_fd,
+                ctx.result_fd,
+                ctx.console_fd,
+                ctx.source_fd,
+                *ctx.keep,
+            }
             if ctx.stdio is not None:
                 for number, fd in enumerate([os.dup(fd) for fd in ctx.stdio]):
                     os.dup2(fd, number)
@@ -182,7 +190,7 @@ class StartInit(Step):
             ctx.init_pid = 0
 
 
-def _forget_handlers() -> None:
+def forget_handlers() -> None:
     """What a library's caller wants to be done about its signals is not done in its children. What is ignored stays
     ignored for now, SIGPIPE above all."""
     import _signal

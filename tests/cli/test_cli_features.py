@@ -41,8 +41,8 @@ def test_it_follows_the_schema_and_tells_the_truth(capfd: pytest.CaptureFixture[
 
 def test_a_mount_option_is_one_that_no_filesystem_is_asked_about() -> None:
     options = mount_options()
-    assert {"ro", "rbind", "rro", "rprivate", "tmpcopyup", "nosymfollow", "defaults"} <= set(options)
-    assert not {"size", "mode", "idmap"} & set(options)
+    assert {"ro", "rbind", "rro", "rprivate", "tmpcopyup", "nosymfollow", "defaults", "idmap", "ridmap"} <= set(options)
+    assert not {"size", "mode"} & set(options)
     for option in options:
         assert all(value is None for _, value in MountOptions([option]).filesystem)
 

@@ -444,17 +444,37 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     (
         PLAIN,
         {"mounts": [{"destination": "/a"}, {"destination": "/b", "options": ["rbind", "idmap"]}]},
-        "/mounts/1/options/1: idmap is not supported yet",
+        "/mounts/1/options/1: id-mapped mounts must have both uid and gid mappings specified, "
+        "or a user namespace to take them from",
     ),
     (
         PLAIN,
         {"mounts": [{"destination": "/b", "options": ["ridmap"]}]},
-        "/mounts/0/options/0: ridmap is not supported yet",
+        "/mounts/0/options/0: id-mapped mounts are only supported for bind-mounts",
     ),
     (
         PLAIN,
-        {"mounts": [{"destination": "/b", "gidMappings": ROOT_MAPPING}]},
-        "/mounts/0/gidMappings: not supported yet",
+        {"mounts": [{"destination": "/b", "options": ["bind", "remount"], "uidMappings": ROOT_MAPPING}]},
+        "/mounts/0/uidMappings: id-mapped mounts are only supported for bind-mounts",
+    ),
+    (
+        PLAIN,
+        {"mounts": [{"destination": "/b", "type": "bind", "gidMappings": ROOT_MAPPING}]},
+        "/mounts/0/uidMappings: id-mapped mounts must have both uid and gid mappings specified",
+    ),
+    (
+        PLAIN,
+        {
+            "mounts": [
+                {
+                    "destination": "/b",
+                    "options": ["bind"],
+                    "uidMappings": ROOT_MAPPING,
+                    "gidMappings": [{"containerID": 0, "hostID": 0, "size": 0}],
+                }
+            ]
+        },
+        "/mounts/0/gidMappings/0/size: 0 ids can't be mapped",
     ),
 ]
 
@@ -580,3 +600,14 @@ def test_a_namespace_to_join_that_is_not_there(bundle: Path) -> None:
     config = changed(PLAIN, linux__namespaces=namespaces(network="/nowhere"), linux__sysctl={"net.a": "1"})
     with pytest.raises(Error, match=r"^/linux/namespaces/0/path: /nowhere: does not exist$"):
         rules.check_host(config, str(bundle))
+
+
+def test_only_root_may_map_the_owners_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "rootfs").mkdir()
+    mounts = [{"destination": "/a"}, {"destination": "/b", "options": ["bind", "idmap"]}]
+    config = changed(PLAIN, mounts=mounts, root__path="rootfs")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    rules.check_host(config, str(tmp_path))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(Error, match="/mounts/1: id-mapped mounts are not supported for rootless containers"):
+        rules.check_host(config, str(tmp_path))

@@ -13,6 +13,10 @@ from pyrunc.plan.rootfs import RootfsSteps, rootfs_steps
 from pyrunc.steps import Step
 from pyrunc.steps import mounts as s
 from pyrunc.steps.devices import MakeDevice, MakeLink, OpenTerminal, ReopenNull
+from pyrunc.steps.sources import CloseLine, EndServing, OpenLine, ServeSources
+
+MAPPING = [{"containerID": 0, "hostID": 1000, "size": 1}]
+OTHER = [{"containerID": 0, "hostID": 2000, "size": 10}]
 
 CONFIG: dict[str, Any] = {
     "ociVersion": "1.3.0",
@@ -129,13 +133,102 @@ def test_without_a_mount_namespace_the_runtime_holds_the_root() -> None:
 
 
 def test_in_a_user_namespace_sources_are_opened_before() -> None:
-    mapping = [{"containerID": 0, "hostID": 1000, "size": 1}]
-    made = config(linux__namespaces=[{"type": "mount"}, {"type": "user"}], linux__uidMappings=mapping)
-    steps = plan(made)
+    made = config(linux__namespaces=[{"type": "mount"}, {"type": "user"}], linux__uidMappings=MAPPING)
+    steps = plan(made, unprivileged=True)
     [opened] = steps.before_root
     assert isinstance(opened, s.OpenSources)
     assert opened.paths == [("/bundle/rootfs", "/root/path"), ("/bundle/volume", "/mounts/2")]
+    assert not steps.serve
     assert all(step.bind for step in steps.mounts if isinstance(step, MakeDevice))
+
+
+def bind(steps: RootfsSteps) -> s.BindMount:
+    [found] = [step for step in steps.mounts if isinstance(step, s.BindMount)]
+    return found
+
+
+def test_in_a_user_namespace_root_opens_the_sources_for_init() -> None:
+    made = config(linux__namespaces=[{"type": "mount"}, {"type": "user"}], linux__uidMappings=MAPPING)
+    steps = plan(made)
+    [opened] = steps.before_root
+    assert isinstance(opened, s.OpenSources)
+    assert opened.paths == [("/bundle/rootfs", "/root/path")]
+    assert kinds(steps.on_host) == [OpenLine]
+    [serve] = steps.serve
+    assert isinstance(serve, ServeSources)
+    assert [(source.path, source.recursive, source.mapping) for source in serve.sources] == [
+        ("/bundle/volume", True, None)
+    ]
+    assert bind(steps).served == 0
+    assert kinds(steps.served) == [EndServing]
+    line = kinds(steps.mounts).index(CloseLine)
+    assert kinds(steps.mounts).index(s.BindMount) < line < kinds(steps.mounts).index(MakeDevice)
+
+
+def test_init_opens_by_itself_what_it_may() -> None:
+    steps = plan(config())
+    assert (steps.on_host, steps.serve, steps.served) == ([], [], [])
+    assert bind(steps).served == -1
+
+
+@pytest.mark.parametrize(
+    ("user", "mount", "expected"),
+    [
+        ({}, {"uidMappings": MAPPING, "gidMappings": OTHER}, ("/mounts/0", False, MAPPING, OTHER, "")),
+        (
+            {"type": "user"},
+            {"options": ["bind", "ridmap"], "uidMappings": MAPPING, "gidMappings": OTHER},
+            ("/mounts/0", True, MAPPING, OTHER, ""),
+        ),
+        ({"type": "user"}, {"options": ["bind", "idmap"]}, ("/linux", False, OTHER, MAPPING, "")),
+        ({"type": "user", "path": "/ns"}, {"options": ["rbind", "ridmap"]}, ("/mounts/0", True, [], [], "/ns")),
+    ],
+    ids=["own", "own, user namespace", "the container's", "a joined user namespace's"],
+)
+def test_the_id_mapping_of_a_mount(user: dict[str, Any], mount: dict[str, Any], expected: tuple[Any, ...]) -> None:
+    made = config(
+        linux__namespaces=[{"type": "mount"}, *([user] if user else [])],
+        linux__uidMappings=OTHER,
+        linux__gidMappings=MAPPING,
+        mounts=[{"destination": "/data", "source": "/volume", "options": ["bind"], **mount}],
+    )
+    steps = plan(made)
+    [serve] = steps.serve
+    assert isinstance(serve, ServeSources)
+    [source] = serve.sources
+    assert source.mapping is not None
+    mapping = source.mapping
+    assert (mapping.at, mapping.recursive, mapping.uids, mapping.gids, mapping.path) == expected
+
+
+def test_without_a_user_namespace_only_what_is_mapped_is_opened_for_init() -> None:
+    mounts: list[dict[str, Any]] = [
+        {"destination": "/a", "source": "/a", "options": ["bind"]},
+        {
+            "destination": "/b",
+            "source": "/b",
+            "options": ["bind"],
+            "uidMappings": MAPPING,
+            "gidMappings": MAPPING,
+        },
+    ]
+    steps = plan(config(mounts=mounts))
+    assert [step.served for step in steps.mounts if isinstance(step, s.BindMount)] == [-1, 0]
+
+
+def test_a_destination_may_be_the_place_on_the_host() -> None:
+    mounts = [
+        {"destination": place, "source": "/volume", "options": ["bind"]}
+        for place in ("/bundle/rootfs/data", "/bundle/rootfsdata", "/data")
+    ]
+    steps = plan(config(mounts=mounts))
+    found = [step.destination for step in steps.mounts if isinstance(step, s.BindMount)]
+    assert found == ["/data", "/bundle/rootfsdata", "/data"]
+
+
+def test_a_path_is_masked_once() -> None:
+    steps = plan(config(linux__maskedPaths=["/a", "/b", "/a"]))
+    assert origins(steps.hide, s.MaskPath) == ["/linux/maskedPaths/0", "/linux/maskedPaths/1"]
 
 
 @pytest.mark.parametrize(
