@@ -7,7 +7,7 @@ import os
 from pyrunc.errors import Error
 from pyrunc.linux.process import CLONE_NEWNET, NAMESPACES
 from pyrunc.plan import Namespaces, delegate, hooks, resctrl_steps
-from pyrunc.plan.rootfs import rootfs_steps
+from pyrunc.plan.rootfs import asks_for_mapping, rootfs_steps
 from pyrunc.steps import Step
 from pyrunc.steps.cgroup import MakeCgroup, SetLimit
 from pyrunc.steps.criu import (
@@ -102,6 +102,7 @@ def dump(
         opts: `criu.OPTIONS`, what the configuration does not tell.
     """
     spaces = Namespaces(config)
+    _refuse_mapped(config)
     mounts, cgroups = _external_mounts(rootfs_steps(config, bundle, spaces, options))
     masked = config.get("linux", {}).get("maskedPaths", [])
     external = [(NAMESPACES[kind][1], key) for kind, key in _EXTERNAL.items() if kind in spaces.joined]
@@ -137,6 +138,7 @@ def restore(
     """
     spaces = Namespaces(config)
     linux = config.get("linux", {})
+    _refuse_mapped(config)
     rootfs = rootfs_steps(config, bundle, spaces, options)
     mounts, cgroups = _external_mounts(rootfs)
     external = mounts + ([("/dev/null", "/dev/null")] if linux.get("maskedPaths") else [])
@@ -181,6 +183,13 @@ def restore(
         Restore(shared, opts, images.log("restore.log"), cgroups, external, outside, [record, *rdt[1:]]),
         *delegate(config, spaces),
     ]
+
+
+def _refuse_mapped(config: dict[str, Any]) -> None:
+    """CRIU binds a source again as it is: its files would have other owners in the restored container."""
+    for i, mount in enumerate(config.get("mounts", ())):
+        if asks_for_mapping(mount):
+            raise Error("criu can't restore id-mapped mounts", pointer=f"/mounts/{i}")
 
 
 def _external_mounts(rootfs: RootfsSteps) -> tuple[list[tuple[str, str]], list[CgroupMount]]:

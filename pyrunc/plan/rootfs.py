@@ -152,14 +152,14 @@ def rootfs_steps(config: dict[str, Any], bundle: str, spaces: Namespaces, option
 def _serve(config: dict[str, Any], binds: list[s.BindMount], spaces: Namespaces, steps: RootfsSteps) -> None:
     """The sources that init has not the right to open or to map are opened for it (pyrunc/steps/sources.py)."""
     mounts = [config["mounts"][int(bind.origin.rpartition("/")[2])] for bind in binds]
-    if not binds or not (spaces.has("user") or any(_asks_for_mapping(mount) for mount in mounts)):
+    if not binds or not (spaces.has("user") or any(asks_for_mapping(mount) for mount in mounts)):
         return
     from pyrunc.steps import sources
 
     asked: list[sources.Source] = []
     for bind, mount in zip(binds, mounts, strict=True):
         mapping = None
-        if _asks_for_mapping(mount):
+        if asks_for_mapping(mount):
             recursive = "ridmap" in mount.get("options", ())
             if mount.get("uidMappings"):
                 mapping = sources.IdMapping(bind.origin, recursive, mount["uidMappings"], mount["gidMappings"])
@@ -177,7 +177,7 @@ def _serve(config: dict[str, Any], binds: list[s.BindMount], spaces: Namespaces,
     steps.served.append(sources.EndServing())
 
 
-def _asks_for_mapping(mount: dict[str, Any]) -> bool:
+def asks_for_mapping(mount: dict[str, Any]) -> bool:
     """Whether a mount is to be id-mapped. Mappings alone, without a word for them, are meant so too (config.md)."""
     options = mount.get("options") or ()
     return bool(mount.get("uidMappings")) or "idmap" in options or "ridmap" in options
