@@ -9,6 +9,7 @@ import struct
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ import pytest
 from pyrunc import Error
 from pyrunc.container import containers, discard
 from pyrunc.errors import NoSuchContainer, NotRunning
+from pyrunc.steps.mounts import BindMount
 from pyrunc.steps.process import PrepareExec, WaitForStart
 from robustness.lab import Lab, Tamper, in_lab, plan_of, wait_for
 
@@ -56,6 +58,7 @@ class Halt:
 
     def go(self) -> None:
         """Let it go on."""
+        os.write(self._gate, b".")  # a runtime that lives has this end of the pipe too
         os.close(self._gate)
         os.close(self.wait)
 
@@ -120,6 +123,27 @@ def test_create(lab: Lab, kind: str) -> None:
                     runtime = lab.forked(lambda: lab.create(bundle))
                 _kill_at(lab, what, halt, runtime, victim)
                 _clear(lab, what)
+
+
+@in_lab
+def test_the_opener_of_sources_is_killed(lab: Lab) -> None:
+    """The process that opens the sources of mounts for an init in a user namespace ends early: init says so."""
+    bundle = lab.full("user")
+    plan = plan_of(lambda: lab.create(bundle))
+    index = next(i for i, s in enumerate(plan["init"]) if isinstance(s, BindMount))
+    halt = Halt()
+    with Tamper("init", index, before=halt, keep=(halt.tell, halt.wait)):
+        runtime = lab.forked(lambda: lab.create(bundle))
+    if not halt.reached():
+        lab.fault("never came there")
+    children = Path(f"/proc/{runtime}/task/{runtime}/children").read_text().split()
+    [server] = {int(pid) for pid in children} - {halt.pid}
+    os.kill(server, signal.SIGKILL)
+    halt.go()
+    status, said = wait_for(runtime), lab.said()
+    if status != 1 or "the process that opens sources for init ended unexpectedly" not in said:
+        lab.fault(f"it ended with {status} and said {said!r}")
+    _clear(lab, "the opener of sources killed")
 
 
 def _kill_at(lab: Lab, what: str, halt: Halt, runtime: int, victim: str) -> None:
