@@ -657,6 +657,20 @@ def test_nothing_is_mounted_on_the_host(bundle: Bundle, cycle: Cycle) -> None:
 
 
 @spec("runc-restore.8", RESTORE)
+def test_root_by_a_link(bundle: Bundle, cycle: Cycle) -> None:
+    """--root and the bundle may be named by symbolic links."""
+    for path in (cycle.container.runtime.root, bundle.path):
+        os.rename(path, f"{path}.real")
+        os.symlink(f"{path}.real", path)
+    bundle.sh(COUNT)
+    cycle.run()
+    cycle.lines.wait("3\n")
+    cycle.checkpoint()
+    cycle.restore()
+    cycle.counts_on()
+
+
+@spec("runc-restore.8", RESTORE)
 def test_taken_id(bundle: Bundle, cycle: Cycle, new_container: Any) -> None:
     cycle.run()
     cycle.checkpoint("--leave-running")

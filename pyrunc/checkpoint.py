@@ -146,8 +146,9 @@ def restore(
             birth.manager,
             options,
             images,
-            # CRIU's own mount namespace has the root filesystem here: no mount, and no directory, that could be left
-            state.directory,
+            # CRIU's own mount namespace has the root filesystem here: no mount, and no directory, that could be left.
+            # Without links, as mountinfo has it
+            os.path.realpath(state.directory),
             descriptors,
             RecordInit(state, creating=True),
             birth.resctrl,
