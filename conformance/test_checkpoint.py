@@ -7,6 +7,7 @@ import os
 import pathlib
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -412,6 +413,27 @@ def test_bind_mounts(bundle: Bundle, cycle: Cycle) -> None:
     (host / "outer/new").write_text("later\n")
     assert cycle.container.exec("cat", "/outer/new", check=True).stdout == "later\n"
     assert cycle.container.exec("touch", "/outer/in/ner/x").status != 0, "still read-only"
+
+
+@spec("runc-checkpoint.8", CHECKPOINT)
+def test_notify_socket(bundle: Bundle, cycle: Cycle) -> None:
+    """What the runtime mounted for $NOTIFY_SOCKET is not in config.json."""
+    container = cycle.container
+    path = container.runtime.scratch("socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(path)
+        container.runtime.env["NOTIFY_SOCKET"] = path
+        bundle.sh(COUNT)
+        container.create(**cycle.popen)
+        started = container.runtime.start("start", container.id)
+        cycle.lines.wait("3\n")
+        cycle.checkpoint()
+        started.kill()  # runc's would wait on
+        restored = cycle.restore_in_background()
+        cycle.counts_on()
+        assert "/run/notify" in pathlib.Path(f"/proc/{container.state()['pid']}/mountinfo").read_text()
+        container.kill()
+        assert restored.wait().status == 0
 
 
 @spec("config-linux.md#masked-paths", "runtime will mask over the provided paths inside the container")

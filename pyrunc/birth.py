@@ -134,9 +134,7 @@ class Birth:
         state = State.create(self.root, self.id, self.data(ctx), jsonio.dumps(self.config))
         ctx.state = hook_state(state.data)
         try:
-            if self.notify:
-                os.mkdir(f"{state.directory}/notify")
-                os.chmod(f"{state.directory}/notify", 0o755)
+            self.make_notify(state)
             planned = self.plan()
             handover.fifos(ctx, state.directory) if fifo else handover.pipes(ctx)
             steps.run(recorded(planned, pid_file, pidfd_socket, state), ctx)
@@ -154,6 +152,12 @@ class Birth:
         ctx.peer().close()
         handover.release(ctx)
         return state
+
+    def make_notify(self, state: State) -> None:
+        """Make the directory for the container's notify socket."""
+        if self.notify:
+            os.mkdir(f"{state.directory}/notify")
+            os.chmod(f"{state.directory}/notify", 0o755)
 
     def data(self, ctx: Context) -> dict[str, Any]:
         """What state.json holds before there is anything of the container."""

@@ -138,7 +138,11 @@ def restore(
     descriptors = _descriptors(images.path)
     state = State.create(birth.root, birth.id, birth.data(ctx), jsonio.dumps(birth.config))
     ctx.state = hook_state(state.data)
+    # CRIU's own mount namespace has the root filesystem here. Without links, as mountinfo has it
+    root = f"{os.path.realpath(state.directory)}/root"
     try:
+        os.mkdir(root, 0o700)
+        birth.make_notify(state)
         options = plan.Options(**birth.saved_options)
         planned = planner.restore(
             birth.config,
@@ -146,9 +150,7 @@ def restore(
             birth.manager,
             options,
             images,
-            # CRIU's own mount namespace has the root filesystem here: no mount, and no directory, that could be left.
-            # Without links, as mountinfo has it
-            os.path.realpath(state.directory),
+            root,
             descriptors,
             RecordInit(state, creating=True),
             birth.resctrl,
@@ -157,6 +159,7 @@ def restore(
         if pid_file:
             planned.append(WritePidFile(pid_file))
         steps.run(planned, ctx)
+        os.rmdir(root)
         _note_time_namespace(birth.config, state)
     except BaseException:
         if ctx.state["pid"] and birth.config.get("hooks", {}).get("poststop"):

@@ -601,6 +601,7 @@ class Container:
         work_path: str | None = None,
         pid_file: str | None = None,
         console_socket: str | None = None,
+        notify_socket: str | None = None,
         no_pivot: bool = False,
         lazy_pages: bool = False,
         tcp_established: bool = False,
@@ -621,6 +622,7 @@ class Container:
         Args:
             bundle: path of a directory with the same config.json, and a root filesystem with the same files.
             image_path: the directory that `checkpoint` has filled.
+            notify_socket: the container had a socket for sd_notify(3); it gets one again, to which nobody listens.
             lazy_pages: have memory brought by a ``criu lazy-pages``, which runs in `work_path`.
             lsm_profile: ``apparmor:NAME`` or ``selinux:LABEL`` in place of the profile that was saved.
             lsm_mount_context: SELinux context of mounts in place of the one that was saved.
@@ -646,7 +648,7 @@ class Container:
             "lsm_profile": lsm_profile,
             "lsm_mount_context": lsm_mount_context,
         }
-        birth = Birth(container_id, bundle, root, log, no_pivot, False, systemd_cgroup, rootless)
+        birth = Birth(container_id, bundle, root, log, no_pivot, False, systemd_cgroup, rootless, notify_socket)
         ctx = birth.shared(0, stdio)
         terminal = birth.config.get("process", {}).get("terminal", False)
         foreground = prepare_foreground(ctx, terminal, console_socket, detach, subreaper, forward_signals)

@@ -270,10 +270,11 @@ class State:
                 os.unlink(name, dir_fd=self._lock)
             except FileNotFoundError:
                 pass
-        try:
-            os.rmdir("notify", dir_fd=self._lock)  # of pyrunc/notify.py
-        except FileNotFoundError:
-            pass
+        for name in ("notify", "root"):  # of pyrunc/notify.py and pyrunc/checkpoint.py
+            try:
+                os.rmdir(name, dir_fd=self._lock)
+            except FileNotFoundError:
+                pass
         try:
             os.rmdir(self.directory)
         except OSError as e:

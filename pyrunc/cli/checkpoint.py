@@ -46,6 +46,7 @@ def restore(call: Call) -> int:
         forward_signals=True,
         pid_file=os.path.abspath(options.text("pid-file")) if options.text("pid-file") else None,
         console_socket=options.text("console-socket") or None,
+        notify_socket=os.environ.get("NOTIFY_SOCKET"),
         no_pivot=options.bool("no-pivot"),
         lsm_profile=options.text("lsm-profile") or None,
         lsm_mount_context=options.text("lsm-mount-context") or None,

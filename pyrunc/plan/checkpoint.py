@@ -131,7 +131,7 @@ def restore(
         config: a checked configuration.
         bundle: absolute path of the bundle.
         manager: the container's cgroups, not yet made.
-        at: a directory on which nothing is mounted, for CRIU's eyes.
+        at: a directory on which nothing is mounted, for CRIU alone to see the root filesystem there.
         descriptors: what standard input, output and error were when it was created.
         record: writes down who can be killed to end it all: CRIU, and when that has made init, init.
         resctrl: the group of linux.intelRdt.
