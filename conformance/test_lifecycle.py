@@ -168,8 +168,9 @@ def test_exits_by_itself(bundle: Bundle, container: Container, status: int) -> N
 
 
 @spec("runtime.md#delete", "Deleting a container MUST delete the resources that were created during the create step.")
-def test_delete_ends_what_init_left(bundle: Bundle, container: Container) -> None:
-    """Without a pid namespace processes outlive the first one; `delete --force` ends them."""
+@pytest.mark.parametrize("ended", [False, True], ids=["", "init gone"])
+def test_delete_ends_what_init_left(bundle: Bundle, container: Container, ended: bool) -> None:
+    """Without a pid namespace processes outlive the first one; `delete` ends them."""
     bundle.namespaces(drop=["pid"])
     bundle.sh("sleep 1000 & echo ready; wait")
     container.create()
@@ -177,7 +178,11 @@ def test_delete_ends_what_init_left(bundle: Bundle, container: Container) -> Non
     container.wait_output("ready")
     family = children(container.pid)
     assert len(family) == 1
-    container.delete("--force")
+    if ended:
+        os.kill(container.pid, signal.SIGKILL)
+        assert container.wait() == 137
+        assert container.status == "stopped" and alive(family[0])
+    container.delete(*(() if ended else ("--force",)))
     until(lambda: not alive(family[0]), "end of the container's second process")
 
 

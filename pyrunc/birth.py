@@ -245,7 +245,7 @@ def recorded(
         at = next(i for i, step in enumerate(steps) if isinstance(step, Await))
         steps = [*steps[:at], RecordInit(state, creating=True), *steps[at:], RecordInit(state, creating=False)]
     if pidfd_socket:
-        steps = [*steps, SendPidfd(pidfd_socket)]
+        steps = [*steps, SendPidfd(pidfd_socket, joining=state is None)]
     if pid_file:
         steps = [*steps, WritePidFile(pid_file)]
     return steps

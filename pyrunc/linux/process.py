@@ -219,6 +219,20 @@ def join_session_keyring(name: str) -> int:
     return syscall("keyctl", KEYCTL_JOIN_SESSION_KEYRING, os.fsencode(name), 0, 0, 0)
 
 
+KEYCTL_SETPERM = 5
+KEYCTL_DESCRIBE = 6
+#: keyctl_setperm(3): processes of its user may find the keyring and what is in it.
+KEY_USR_SEARCH = 0x00080000
+
+
+def allow_on_keyring(serial: int, permissions: int) -> None:
+    """keyctl(2): add permissions (KEY_*) to those of a keyring."""
+    memory = buffer(4096)
+    size = syscall("keyctl", KEYCTL_DESCRIBE, serial, memory, 4096, 0)
+    now = int(memory.raw[:size].split(b";")[3], 16)  # type;uid;gid;permissions;description
+    syscall("keyctl", KEYCTL_SETPERM, serial, now | permissions, 0, 0)
+
+
 def reset_signals() -> None:
     """Default disposition for every signal and an empty mask.
 

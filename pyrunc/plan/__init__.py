@@ -230,10 +230,11 @@ def _init_steps(
     linux, process = config.get("linux", {}), config.get("process", {})
     steps: list[Step] = [Await("set up")] if waits else []
     steps += [AllowEveryCpu(), NewSession()]
-    steps += keyring_steps(process, container_id, options.new_keyring)
     steps += rootfs.before_root
     if spaces.has("user"):
         steps.append(become_root(linux, spaces))
+    # so that who joins finds it; in a user namespace runc lets others than its user search it, and finds it no more
+    steps += keyring_steps(process, container_id, options.new_keyring, p.KEY_USR_SEARCH)
     steps.append(Undumpable())
     if "cgroup" in spaces.new:
         steps.append(namespaces.NewCgroupNamespace())
@@ -288,9 +289,9 @@ def exec_steps(
             process = process | {name: config["process"][name]}
     before, after, affinity = affinity_steps(process.get("execCPUAffinity"))
     init: list[Step] = [*_set_up(spaces, Await("set up")), *affinity, NewSession()]
-    init += keyring_steps(process, container_id, options.new_keyring)
     if spaces.has("user"):
         init.append(become_root(linux, spaces))
+    init += keyring_steps(process, container_id, options.new_keyring)
     init += [Undumpable(), HoldRoot(), *profile_steps(process)]
     init += process_steps(process, config, seccomp, joining=True, unprivileged=options.unprivileged)
     chroot = options.no_pivot or not spaces.has("mount")

@@ -47,9 +47,16 @@ def profile_steps(process: dict[str, Any]) -> list[Step]:
     return steps
 
 
-def keyring_steps(process: dict[str, Any], container_id: str, new: bool) -> list[Step]:
-    """The session keyring, with the process's SELinux label."""
-    steps: list[Step] = [s.NewKeyring(f"_ses.{container_id}")] if new else []
+def keyring_steps(process: dict[str, Any], container_id: str, new: bool, permissions: int = 0) -> list[Step]:
+    """The session keyring, with the process's SELinux label.
+
+    After init has become root of its user namespace, if it has one: by name only those keyrings are found whose owner
+    the namespace knows.
+
+    Args:
+        permissions: added to those of the keyring.
+    """
+    steps: list[Step] = [s.NewKeyring(f"_ses.{container_id}", permissions)] if new else []
     if new and (label := process.get("selinuxLabel")):
         from pyrunc.steps.selinux import SetLabel
 

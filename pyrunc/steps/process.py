@@ -31,26 +31,33 @@ class NewSession(Step):
 
 
 class NewKeyring(Step):
-    """Join a session keyring of the container's own: the caller's keys are the caller's (keyrings(7))."""
+    """Join a session keyring of the container's own: the caller's keys are the caller's (keyrings(7)).
 
-    __slots__ = ("name",)
+    It has a name, by which processes that join the container find it, if they may search it: 0 for these themselves.
+    """
 
-    def __init__(self, name: str) -> None:
+    __slots__ = ("name", "permissions")
+
+    def __init__(self, name: str, permissions: int) -> None:
         super().__init__()
         self.name = name
+        self.permissions = permissions
 
     def describe(self) -> str:
         return f"join session keyring {self.name}"
 
     def run(self, ctx: Context) -> None:
         try:
-            p.join_session_keyring(self.name)
+            serial = p.join_session_keyring(self.name)
         except OSError as e:
             # no keys in this kernel, or a seccomp filter around us that refuses them, or the user's quota is used up
             # (every container of the user draws on it): the container is safe either way once the session is left
             if e.errno not in (errno.ENOSYS, errno.EPERM, errno.EDQUOT):
                 raise
             ctx.warn(f"no session keyring for this container: {os.strerror(e.errno)}")
+            return
+        if self.permissions:
+            p.allow_on_keyring(serial, self.permissions)
 
 
 class AllowEveryCpu(Step):

@@ -69,13 +69,17 @@ class WritePidFile(Step):
 
 
 class SendPidfd(Step):
-    """Send a pidfd of init (pidfd_open(2)) to `--pidfd-socket`: who has it can wait for and signal that process."""
+    """Send a pidfd of init (pidfd_open(2)) to `--pidfd-socket`: who has it can wait for and signal that process.
 
-    __slots__ = ("path",)
+    The message beside it is runc's: "standard" for a container's first process, "setns" for one that joins.
+    """
 
-    def __init__(self, path: str) -> None:
+    __slots__ = ("path", "words")
+
+    def __init__(self, path: str, *, joining: bool) -> None:
         super().__init__()
         self.path = path
+        self.words = b"setns" if joining else b"standard"
 
     def describe(self) -> str:
         return f"send a pidfd to {self.path}"
@@ -86,7 +90,7 @@ class SendPidfd(Step):
         socket = connect(self.path)
         pidfd = os.pidfd_open(ctx.init_pid)
         try:
-            send_descriptor(socket, pidfd, b"pidfd")
+            send_descriptor(socket, pidfd, self.words)
         finally:
             os.close(pidfd)
             os.close(socket)

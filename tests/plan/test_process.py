@@ -342,3 +342,23 @@ def test_intel_rdt_comes_before_init_goes_on_and_before_it_is_ready() -> None:
     assert [name for name in found if name in order][:4] == order
     found = names(planner.exec_steps(config, process(), "c", planner.Options(), None, group))
     assert [name for name in found if name in order][:3] == ["StartInit", "JoinResctrlGroup", "Tell"]
+
+
+@pytest.mark.parametrize("kind", ["create", "exec"])
+def test_the_session_keyring_comes_when_its_owner_is_one_that_the_namespace_knows(kind: str) -> None:
+    mapping = [{"containerID": 0, "hostID": 1, "size": 1}]
+    spaces: list[dict[str, str]] = [{"type": name} for name in ("mount", "pid", "user")]
+    config: dict[str, Any] = {
+        "ociVersion": "1.3.0",
+        "root": {"path": "rootfs"},
+        "process": process(),
+        "linux": {"namespaces": spaces, "uidMappings": mapping, "gidMappings": mapping},
+    }
+    if kind == "create":
+        steps = created(config)
+    else:
+        steps = planner.exec_steps(config, process(), "c", planner.Options(), FILTER)
+    inner = only(steps, StartInit).init
+    found = names(inner)
+    assert found.index("BecomeRoot") < found.index("NewKeyring") < found.index("SetUser")
+    assert bool(only(inner, s.NewKeyring).permissions) == (kind == "create")
