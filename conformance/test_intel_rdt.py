@@ -45,7 +45,7 @@ def test_a_machine_without(bundle: Bundle, container: Container, rdt: dict[str, 
         assert "/linux/intelRdt" in result.stderr and "Intel RDT" in result.stderr
 
 
-@spec("runc-update.8", "Set Intel RDT/CAT L3 cache schema")
+@spec("runc-update.8", "Set the value for Intel RDT/CAT L3 cache schema.")
 @requires(no_resctrl)
 @requires("flag:update --l3-cache-schema")
 @pytest.mark.parametrize("flag", ["--l3-cache-schema=L3:0=f", "--mem-bw-schema=MB:0=20"])
