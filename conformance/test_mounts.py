@@ -26,6 +26,7 @@ from conformance.harness import (
 )
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REMOUNT = 1, 2, 4, 8, 0x1000, 0x20
+MS_NOATIME, MS_NODIRATIME = 0x400, 0x800
 MS_PRIVATE, MS_SLAVE, MS_SHARED = 1 << 18, 1 << 19, 1 << 20
 
 MOUNTS = "config.md#mounts"
@@ -363,6 +364,36 @@ def test_a_bind_mount_without_flags_keeps_those_of_its_source(
     assert {"ro", "nosuid", "nodev", "noexec"} <= set(at(table(container), "/data").options)
 
 
+@spec(OPTIONS, "noatime | MUST")
+@pytest.mark.parametrize(
+    ("source", "options", "expected"),
+    [
+        ("noatime", (), {"noatime"}),
+        ("noatime", ("norelatime",), {"noatime"}),
+        ("noatime", ("atime",), {"noatime"}),
+        ("noatime", ("relatime",), {"relatime"}),
+        ("noatime", ("strictatime",), set()),
+        ("noatime", ("nodiratime",), {"nodiratime", "relatime"}),
+        ("noatime", ("nodiratime", "strictatime"), {"nodiratime"}),
+        ("nodiratime", ("ro",), {"nodiratime", "relatime"}),
+        ("nodiratime", ("strictatime",), set()),
+        ("nodiratime", ("noatime",), {"noatime"}),
+    ],
+)
+def test_access_times_of_a_bind_mount(
+    bundle: Bundle, container: Container, host: HostTree, source: str, options: tuple[str, ...], expected: set[str]
+) -> None:
+    """As mount(2): naming no way keeps the source's, naming one settles all of it."""
+    if container.runtime.name == "crun":
+        not_applicable("crun only adds flags; the specification leaves it open")
+    if container.runtime.version.startswith("1.1."):
+        not_applicable("runc 1.1 leaves access times as they are; the specification leaves it open")
+    path = host.tmpfs("source", {"noatime": MS_NOATIME, "nodiratime": MS_NODIRATIME}[source])
+    add(bundle, "/data", None, path, "bind", *options)
+    found = set(at(table(container), "/data").options)
+    assert found & {"noatime", "nodiratime", "relatime"} == expected
+
+
 @spec(OPTIONS, "bind | MUST | Bind mount")
 def test_the_source_of_a_read_only_bind_stays_writable(bundle: Bundle, container: Container, host: HostTree) -> None:
     source = host.directory("source")
@@ -557,6 +588,14 @@ def test_a_tmpfs_has_the_mode_of_the_directory_it_covers(bundle: Bundle, contain
     assert container.output("stat", "-c", "%a", "/data") == "1751\n"
 
 
+@spec(OPTIONS)
+def test_a_tmpfs_on_a_directory_that_has_to_be_made(bundle: Bundle, container: Container) -> None:
+    if container.runtime.version.startswith("1.1."):
+        not_applicable("runc 1.1 gives it the mode of the directory that it makes; the specification leaves it open")
+    add(bundle, "/new/data", "tmpfs", "tmpfs")
+    assert container.output("stat", "-c", "%a", "/new/data") == "1777\n"
+
+
 @pytest.fixture
 def contents(bundle: Bundle) -> Bundle:
     """A rootfs with all kinds of things in /data."""
@@ -727,6 +766,16 @@ def test_a_relative_destination(bundle: Bundle, container: Container, destinatio
 def test_unclean_destinations(bundle: Bundle, container: Container, destination: str) -> None:
     add(bundle, destination, "tmpfs", "tmpfs")
     assert at(table(container), "/data").fstype == "tmpfs"
+
+
+@spec(MOUNTS, "Destination of mount point: path inside container.")
+def test_a_destination_may_be_the_place_on_the_host(bundle: Bundle, container: Container, host: HostTree) -> None:
+    """runc takes the path of the root file system away from a destination that starts with it."""
+    if container.runtime.name == "crun":
+        not_applicable("crun does not; the specification leaves it open")
+    os.mkdir(bundle.host("/data"))  # runc 1.1 makes it in another place than it mounts on
+    add(bundle, bundle.host("/data"), None, host.directory("source", {"file": ""}), "bind")
+    assert container.output("ls", "/data") == "file\n"
 
 
 @spec(MOUNTS, "Destination of mount point: path inside container.")

@@ -486,6 +486,20 @@ def test_masked_paths_of_proc(bundle: Bundle, container: Container) -> None:
     assert container.run_output() == (1, "")
 
 
+@spec(MASKED, "will mask over the provided paths inside the container so that they cannot be read")
+def test_masked_directories_share_one_empty_filesystem(bundle: Bundle, container: Container) -> None:
+    """Each tmpfs has a price in the kernel, and profiles mask many directories."""
+    if container.runtime.name == "crun" or container.runtime.version.startswith("1.1."):
+        not_applicable("it makes one for each; the specification leaves it open")
+    for name in ("a", "b"):
+        bundle.file(f"/{name}/file", "secret")
+    bundle.linux["maskedPaths"] += ["/a", "/b", "/a"]
+    bundle.sh("stat -c %d /a /b; ls -A /a /b; touch /b/x 2>/dev/null || echo refused; grep -c ' /a ' /proc/self/mounts")
+    first, second, *rest = container.output().splitlines()
+    assert first == second
+    assert rest == ["/a:", "", "/b:", "refused", "1"]
+
+
 @spec(MASKED)
 def test_missing_masked_paths_are_passed_over(bundle: Bundle, container: Container) -> None:
     bundle.linux["maskedPaths"] += ["/no/such", "/etc/passwd/below", "/proc/no-such"]
