@@ -339,6 +339,28 @@ def test_listen_fds(bundle: Bundle, container: Container, command: str) -> None:
     assert lines[2] == "no 4"
 
 
+@spec(
+    "runtime-linux.md#file-descriptors",
+    "The runtime MAY pass additional file descriptors to the application to support features such as socket"
+    " activation.",
+)
+@pytest.mark.parametrize("pid", ["1", ""])
+@pytest.mark.parametrize("command", ["run", "exec"])
+def test_listen_fds_of_another_process(bundle: Bundle, container: Container, command: str, pid: str) -> None:
+    """sd_listen_fds(3): without LISTEN_PID, or with another's, the variables were inherited and the sockets not."""
+    if container.runtime.name == "crun":
+        not_applicable("crun takes the variables without a look at LISTEN_PID")
+    told = {**container.runtime.env, "LISTEN_FDS": "1"} | ({"LISTEN_PID": pid} if pid else {})
+    look = ["sh", "-c", "echo ${LISTEN_FDS:-none}; ls /proc/self/fd | wc -l"]
+    if command == "run":
+        bundle.args(*look)
+        result = container.run(env=told)
+    else:
+        container.run_detached()
+        result = container.exec(*look, env=told)
+    assert (result.status, result.stdout) == (0, "none\n4\n")  # stdio, and the directory that ls reads
+
+
 # ---------------------------------------------------------------------------------- the state of the new process
 
 

@@ -252,20 +252,32 @@ def recorded(
 
 
 def inherit(ctx: Context, preserve_fds: int, stdio: tuple[int, int, int] | None) -> list[str]:
-    """Settle which descriptors the process gets; the environment variables that tell it of them.
+    """Settle which descriptors a container's first process gets; the environment variables that tell it of them.
 
-    Sockets passed by a service manager (sd_listen_fds(3)) go on to the container's process, before `--preserve-fds`.
+    Sockets that a service manager has passed to this very process (sd_listen_fds(3)) go on to that, before
+    `--preserve-fds`. $LISTEN_PID tells them from an environment that was inherited without its sockets.
+    """
+    count = 0
+    if os.environ.get("LISTEN_PID") == str(os.getpid()):
+        listening = os.environ.get("LISTEN_FDS", "")
+        count = int(listening) if listening.isascii() and listening.isdigit() else 0
+    preserve(ctx, preserve_fds + count, stdio)
+    return [f"LISTEN_FDS={count}", "LISTEN_PID=1"] if count else []
+
+
+def preserve(ctx: Context, count: int, stdio: tuple[int, int, int] | None) -> None:
+    """Settle which descriptors a process gets: how many from 3 up, and its stdio.
+
+    Raises:
+        Error: one of them isn't open.
     """
     ctx.stdio = stdio
-    listening = os.environ.get("LISTEN_FDS", "")
-    count = int(listening) if listening.isascii() and listening.isdigit() else 0
-    ctx.preserve = preserve_fds + count
+    ctx.preserve = count
     for fd in range(3, 3 + ctx.preserve):
         try:
             os.fstat(fd)
         except OSError as e:
             raise Error.from_os(e, action=f"preserve descriptor {fd}") from None
-    return [f"LISTEN_FDS={count}", "LISTEN_PID=1"] if count else []
 
 
 def connect_console(path: str) -> int:

@@ -828,8 +828,7 @@ class Container:
         ctx = birth.context(self.id, self.bundle, config, self._log)
         ctx.cgroup = self._joined(cgroups or {})
         ctx.state = birth.hook_state(self._state.data)
-        environment = birth.inherit(ctx, preserve_fds, stdio)
-        process = process | {"env": [*process.get("env", ()), *environment]}
+        birth.preserve(ctx, preserve_fds, stdio)
         seccomp = birth.compile_seccomp(config, os.path.dirname(self._state.directory))
         foreground = birth.prepare_foreground(
             ctx, process.get("terminal", False), console_socket, detach, subreaper, forward_signals
