@@ -623,6 +623,19 @@ def test_an_ordinary_user_with_ids_of_others(bundle: Bundle, container: Containe
         assert len(done.stderr.strip().splitlines()) == 1
 
 
+@spec(MAPPINGS)
+def test_subordinate_ids_without_newuidmap(container: Container, ordinary: Ordinary) -> None:
+    if container.runtime.name == "crun":
+        not_applicable("crun maps the one ID then")
+    ids = [mapping(0, Ordinary.UID, 1), mapping(1, ROOT, 65536)]
+    container.bundle.linux["uidMappings"] = container.bundle.linux["gidMappings"] = ids
+    container.bundle.args("echo", "runs")
+    said = ordinary.said("PATH=/nonexistent $RUNTIME run --bundle $BUNDLE $ID; true")
+    assert said and "runs" not in said.split()
+    if container.runtime.name == "pyrunc":
+        assert "/linux/uidMappings: newuidmap: is not installed" in said
+
+
 @spec("runtime.md#lifecycle")
 @requires("command:newuidmap")
 def test_an_ordinary_user_s_lifecycle(bundle: Bundle, container: Container, ordinary: Ordinary) -> None:

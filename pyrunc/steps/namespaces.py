@@ -224,7 +224,11 @@ def _map_by_helper(pid: int, program: str, mappings: list[dict[str, int]], origi
     from pyrunc.linux.spawn import output_of
 
     arguments = [program, str(pid), *_map_text(mappings, " ", " ").split()]
-    status, said = output_of(arguments)
+    try:
+        status, said = output_of(arguments)
+    except FileNotFoundError:
+        reason = "is not installed, and without it a user may map no ID but the own"
+        raise Error(reason, pointer=origin, action=program) from None
     if status:
         raise Error(said or f"exit status {status}", pointer=origin, action=program)
 
