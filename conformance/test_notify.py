@@ -73,7 +73,14 @@ def barrier(container: Container, manager: Manager) -> None:
 
 
 @spec(SECTION)
-def test_what_the_container_gets(bundle: Bundle, container: Container, manager: Manager) -> None:
+@pytest.mark.parametrize("user", [False, True], ids=["root", "user namespace"])
+def test_what_the_container_gets(bundle: Bundle, container: Container, manager: Manager, user: bool) -> None:
+    if user:
+        bundle.namespaces(add=[{"type": "user"}])
+        run = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+        bundle.linux.update(uidMappings=run, gidMappings=run)
+        os.chown(bundle.rootfs, 100000, 100000)
+        os.makedirs(bundle.host("/run/notify"), exist_ok=True)  # the container's root can't make it
     bundle.sh("env; exec sleep 1000")
     container.create(env=told(container, manager))
     path = inside(container, manager)
