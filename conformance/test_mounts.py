@@ -394,6 +394,60 @@ def test_access_times_of_a_bind_mount(
     assert found & {"noatime", "nodiratime", "relatime"} == expected
 
 
+def in_user_namespace(bundle: Bundle) -> None:
+    """Give the container a user namespace, and its root file system to the root of that."""
+    bundle.namespaces(add=[{"type": "user"}])
+    for name in ("uidMappings", "gidMappings"):
+        bundle.linux[name] = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+    for directory, _, _ in os.walk(bundle.rootfs):
+        os.chown(directory, 100000, 100000)
+
+
+#: (what the source has, options, what the bind mount has then; None where the kernel refuses)
+LOCKED: list[tuple[int, tuple[str, ...], set[str] | None]] = [
+    (MS_NOSUID | MS_NODEV | MS_NOEXEC, ("ro",), {"ro", "nosuid", "nodev", "noexec", "relatime"}),
+    (MS_NODEV, ("rw",), {"rw", "nodev", "relatime"}),
+    (MS_RDONLY, ("nosuid",), {"ro", "nosuid", "relatime"}),
+    (MS_RDONLY, ("rw", "nosuid"), None),
+    (MS_NODEV | MS_NOSUID, ("dev", "suid"), None),
+    (MS_NOATIME, (), {"rw", "noatime"}),
+    (MS_NOATIME, ("atime",), {"rw", "noatime"}),
+    (MS_NOATIME, ("norelatime",), {"rw", "noatime"}),
+    (MS_NODIRATIME, ("diratime",), {"rw", "nodiratime", "relatime"}),
+    (MS_NOATIME, ("relatime",), None),
+    (MS_NOATIME, ("strictatime",), None),
+    (MS_NODIRATIME, ("noatime",), None),
+    (0, ("nodiratime",), None),
+    (0, ("relatime", "nosuid"), {"rw", "nosuid", "relatime"}),
+]
+
+
+@spec(OPTIONS, "bind | MUST | Bind mount")
+@pytest.mark.parametrize(("flags", "options", "expected"), LOCKED)
+def test_attributes_are_locked_in_a_user_namespace(
+    bundle: Bundle,
+    container: Container,
+    host: HostTree,
+    flags: int,
+    options: tuple[str, ...],
+    expected: set[str] | None,
+) -> None:
+    """mount_namespaces(7): a less privileged namespace keeps what restricts a mount. What the options did not ask to
+    change is kept then, and what they did is refused."""
+    if container.runtime.name == "crun" or container.runtime.version.startswith("1.1."):
+        not_applicable("it only adds flags; the specification leaves it open")
+    source = host.tmpfs("source", flags)
+    if flags & MS_RDONLY:
+        host.read_only(source, flags)
+    in_user_namespace(bundle)
+    add(bundle, "/data", None, source, "bind", *options)
+    if expected is None:
+        refused(container)
+    else:
+        found = set(at(table(container), "/data").options)
+        assert found & {"ro", "rw", "nosuid", "nodev", "noexec", "noatime", "relatime", "nodiratime"} == expected
+
+
 @spec(OPTIONS, "bind | MUST | Bind mount")
 def test_the_source_of_a_read_only_bind_stays_writable(bundle: Bundle, container: Container, host: HostTree) -> None:
     source = host.directory("source")
