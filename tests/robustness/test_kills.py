@@ -189,6 +189,9 @@ def test_exec(lab: Lab) -> None:
     container = lab.create(bundle)
     container.start()
     process = lab.rich()["process"]
+    # execve(2) closes what `start` waits for before it gives the process its new name, by which the lab knows it
+    comm = Path(f"/proc/{container.state()['pid']}/comm")
+    _until(lambda: comm.read_text() == "sleep\n")
     lab.before = lab.host()
 
     def execute() -> int:
