@@ -568,7 +568,7 @@ BAD: dict[str, tuple[Json, str]] = {
     "network without a controller": ({"network": {"classID": 5}}, "/linux/resources/network/classID"),
     "v2's file on v1": ({"unified": {"memory.high": "1"}}, "/linux/resources/unified"),
     "device type": ({"devices": [{"allow": True, "type": "x", "access": "r"}]}, "/linux/resources/devices/0/type"),
-    "device access": ({"devices": [{"allow": True, "access": "rx"}]}, "/linux/resources/devices/0/access"),
+    "device access": ({"devices": [{"allow": True, "access": 7}]}, "/linux/resources/devices/0/access"),
 }
 
 

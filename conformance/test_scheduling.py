@@ -279,7 +279,7 @@ def test_initial_affinity_alone(container: Container) -> None:
 
 @spec("config.md#linux-process", "This is a a comma-separated list, with dashes to represent ranges.")
 @affine
-@pytest.mark.parametrize("cpus", ["x", "0-", "1,,2", "-1", "3-1"])
+@pytest.mark.parametrize("cpus", ["x", "0-", ",", "-1", "3-1"])
 def test_lists_of_cpus_that_are_none(container: Container, cpus: str) -> None:
     container.run_detached()
     described = container.runtime.scratch("process.json")
