@@ -1115,6 +1115,11 @@ class ConsoleSocket:
 REQUIREMENTS: dict[str, Callable[[Runtime], str | None]] = {
     "cgroup v1": lambda r: None if r.cgroups.mode != "v2" else "the host has cgroup v2 only",
     "cgroup v2": lambda r: None if r.cgroups.mode == "v2" else f"the host's cgroup layout is {r.cgroups.mode}",
+    "systemd": lambda r: (
+        None
+        if os.path.isdir("/run/systemd/system") and shutil.which("systemctl")
+        else "systemd is not this machine's init"
+    ),
     "CAP_SYS_RESOURCE": lambda r: (
         None if int(proc_status(os.getpid())["CapEff"], 16) >> 24 & 1 else "the tests run without CAP_SYS_RESOURCE"
     ),

@@ -539,6 +539,29 @@ def test_another_cgroup(bundle: Bundle, cycle: Cycle) -> None:
     assert any(path.endswith("-elsewhere") for path in of.values())
 
 
+@spec("runc-restore.8", RESTORE)
+@requires("systemd")
+def test_cgroup_of_systemd_s(bundle: Bundle, cycle: Cycle) -> None:
+    """The unit is there again, with its limits and the processes."""
+    container = cycle.container
+    container.runtime.global_args.append("--systemd-cgroup")
+    bundle.linux["cgroupsPath"] = f"system.slice:cf:{container.id}"
+    bundle.linux["resources"]["pids"] = {"limit": 77}
+    bundle.sh(COUNT)
+    cycle.run()
+    cycle.lines.wait("3\n")
+    cgroups = container.runtime.cgroups
+    controller = "pids" if cgroups.mode != "v2" else ""
+    before = cgroups.of(container.pid)[controller]
+    assert before.endswith(f"/system.slice/cf-{container.id}.scope")
+    cycle.checkpoint()
+    until(lambda: not os.path.exists(before), "the scope is gone")
+    cycle.restore()
+    cycle.counts_on()
+    assert cgroups.of(container.pid)[controller] == before
+    assert pathlib.Path(before, "pids.max").read_text() == "77\n"
+
+
 @spec("runc-checkpoint.8", CHECKPOINT)
 @requires("controller:freezer")
 def test_paused(bundle: Bundle, cycle: Cycle) -> None:
