@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import stat
 
-from pyrunc import criu, steps
+from pyrunc import cgroups, criu, steps
 from pyrunc.errors import Error
 from pyrunc.linux import fdpass
 from pyrunc.linux import mount as m
@@ -351,6 +351,7 @@ class Work(Step):
             external: (path in the container, name in the images or host path) of mounts that are not CRIU's business.
         """
         connection = self.criu.line()
+        hierarchy = _cgroup2()
         options = {**self.options, "ext_mnt": [{"key": key, "val": value} for key, value in external]}
         try:
             connection.send(type=self.request, opts=options)
@@ -375,9 +376,36 @@ class Work(Step):
                     ctx.warn(line)
                 e.reason += f": log file: {self.log}"
             raise
+        finally:
+            if _cgroup2() != hierarchy:
+                _reconfigure(*hierarchy)
 
     def notified(self, ctx: Context, script: str, pid: int, descriptors: list[int]) -> None:
         """CRIU is at this point of its work, and waits."""
+
+
+def _cgroup2() -> tuple[str, list[str]]:
+    """Where cgroup version 2 is mounted, "" if it isn't, and the options of the hierarchy: nsdelegate and the like."""
+    for line in read_text("/proc/self/mountinfo").splitlines():
+        left, _, right = line.partition(" - cgroup2 ")
+        if right:
+            options = right.split(" ")[-1].split(",")
+            return cgroups.unescape(left.split(" ")[4]), [word for word in options if word not in ("rw", "ro")]
+    return "", []
+
+
+def _reconfigure(path: str, options: list[str]) -> None:
+    """Give the hierarchy back its options. CRIU mounts it without any for itself, and the last to mount it decides for
+    all (cgroup-v2.rst, "Mounting")."""
+    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    fs = m.fspick(fd)
+    try:
+        for option in options:
+            m.fsconfig(fs, option)
+        m.fsreconfigure(fs)
+    finally:
+        os.close(fs)
+        os.close(fd)
 
 
 def quoted(log: str) -> list[str]:
