@@ -859,6 +859,30 @@ def test_a_namespace_in_an_ordinary_user_s_namespace(container: Container, ordin
     assert done.stdout.split() == ["0", "1:3"], done.stderr
 
 
+@spec("config-linux.md#cgroups-path")
+@requires("cgroup v1")
+@requires("controller:pids")
+def test_another_user_s_container_of_the_same_id(container: Container, ordinary: Ordinary) -> None:
+    """Its cgroup, which is where this one's would be, is not for this user, who goes without as ever."""
+    if container.runtime.name != "pyrunc":
+        not_applicable("runc wants that cgroup to be empty, crun has none for ordinary users")
+    ordinary.maps_itself()
+    container.bundle.args("grep", ":pids:", "/proc/self/cgroup")
+    ours = harness.Cgroups().of(os.getpid())
+    there = {f"{ours[name]}/{container.id}" for name in ("devices", "freezer", "pids", "memory", "cpu") if name in ours}
+    other = subprocess.Popen(["sleep", "1000"])
+    try:
+        for directory in there:
+            os.mkdir(directory)
+            pathlib.Path(directory, "cgroup.procs").write_text(str(other.pid))
+        assert container.id not in ordinary.said("$RUNTIME run --bundle $BUNDLE $ID")
+    finally:
+        other.kill()
+        other.wait()
+        for directory in there:
+            os.rmdir(directory)
+
+
 # ------------------------------------------------------------------------------------------- delegated cgroups
 
 

@@ -745,7 +745,7 @@ class Container:
     def stats(self) -> dict[str, Any]:
         """What it uses now, in the shape of the "data" of runc's ``events --stats``: bytes, nanoseconds and counts.
 
-        Where it has no cgroup there is a warning, and, as runc's, nothing but the shape.
+        Where it has no cgroup nothing is counted, and this is, as runc's, nothing but the shape.
 
         Raises:
             NotRunning: it has ended.
@@ -780,8 +780,6 @@ class Container:
         manager = self._manager()
         if manager is None:
             raise Error("container has no cgroup of its own")
-        if not manager.dirs:
-            self._warn("the container has no cgroup of its own: nothing is counted")
         return manager
 
     def exec(

@@ -376,9 +376,14 @@ class Manager:
     def check_empty(self) -> None:
         """A new container must not share its cgroup with others' processes, nor begin its life frozen.
 
+        What is another user's, whose container has the same ID, is none of its own.
+
         Raises:
             Error: if the cgroup has processes or is frozen.
         """
+        for directory in self.dirs.copy():
+            if self.dispensable(directory) and _is_of_others(directory):
+                self._go_without(directory)
         directory = self._main()
         if not directory:
             return
@@ -655,6 +660,12 @@ def children(directory: str) -> Iterable[str]:
 
 #: Seconds; each wait is twice the one before, so that the whole is twice the last.
 _FIRST_WAIT, _LAST_WAIT = 0.0001, 1.0
+
+
+def _is_of_others(directory: str) -> bool:
+    """Whether a cgroup is there that is not for us to use."""
+    procs = directory + "/cgroup.procs"
+    return os.access(procs, os.F_OK) and not os.access(procs, os.W_OK)
 
 
 def _remove(directory: str) -> None:
