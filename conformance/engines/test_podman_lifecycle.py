@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import concurrent.futures
 import json
+import os
+import socket
 import time
 
 import pytest
@@ -464,3 +466,38 @@ def test_eight_at_once(podman: Podman) -> None:
         runs = [pool.submit(podman.image_run, "--", "sh", "-c", f"echo {n}") for n in range(8)]
         assert [run.result() for run in runs] == [str(n) for n in range(8)]
     podman.nothing_left()
+
+
+def test_the_program_tells_the_service_manager_that_it_is_ready(podman: Podman) -> None:
+    """podman-run.1, --sdnotify=container: "pass the socket via the OCI runtime to the container"."""
+    box = podman.box
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(box.path("/run/manager.sock"))
+        manager.setblocking(False)
+        words = podman.argv(
+            "run", "-d", "--name", "ready", "--network=none", "--sdnotify=container", IMAGE, "sleep", "1000"
+        )
+        run = box.start("env", "NOTIFY_SOCKET=/run/manager.sock", *words)
+        retry(lambda: podman.result("inspect", "ready", status=None).status == 0, "no container")
+        podman.wait_for("ready", "running")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as program:
+            program.sendto(b"READY=1", box.path(f"/proc/{podman.pid('ready')}/root/run/notify/notify.sock"))
+        heard: list[bytes] = []
+
+        def said() -> bool:
+            """Take what comes, and the descriptor with it (sd_notify_barrier(3)), until podman is done."""
+            try:
+                message, descriptors, _, _ = socket.recv_fds(manager, 4096, 1)
+            except BlockingIOError:
+                return run.poll() is not None
+            heard.extend(message.split(b"\n"))
+            for fd in descriptors:
+                os.close(fd)
+            return False
+
+        retry(said, "podman run does not end")
+        assert b"READY=1" in heard, heard
+        _, errors = run.communicate(timeout=30)
+        assert run.returncode == 0, errors
+    assert podman("exec", "ready", "sh", "-c", "echo ${NOTIFY_SOCKET:-none}") == "none"
+    os.unlink(box.path("/run/manager.sock"))
