@@ -87,8 +87,6 @@ def run(argv: list[str]) -> int:
             return _help("command", find(rest[1])) if len(rest) > 1 else _help("program")
         command = find(rest[0])
         doing = command.name
-        if not command.run:
-            raise Error("not supported yet")
         options, arguments = parse_command(command, rest[1:])
         if options.bool("help"):
             return _help("command", command)

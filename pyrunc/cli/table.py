@@ -56,7 +56,7 @@ class Command:
         synopsis: its positional arguments, as `--help` shows them.
         least, most: how many positional arguments it takes; `most` is -1 where any number goes.
         flags: its flags.
-        run: ``module.function`` below pyrunc.cli; "" for a command of runc's that pyrunc has not got yet.
+        run: ``module.function`` below pyrunc.cli.
         flags_end_at_id: true where what follows the container's id belongs to another program.
         failed: exit status when the command itself fails.
         about: more about it, for `--help`.
