@@ -242,17 +242,27 @@ def test_each_container_has_its_own_root(pod: Pod) -> None:
 
 def test_each_container_has_its_own_processes(pod: Pod) -> None:
     assert len({pod.namespace(name, "pid") for name in ("infra", "web", "logs")}) == 3
-    seen = {name: pod(name, "ps", "-o", "args") for name in ("web", "logs")}
-    assert "httpd" in seen["web"] and "httpd" not in seen["logs"]
-    assert "tail" in seen["logs"] and "tail" not in seen["web"]
+    assert "tail" not in programs(pod, "web", "httpd")
+    assert "httpd" not in programs(pod, "logs", "tail")
+
+
+def programs(pod: Pod, name: str, *awaited: str) -> str:
+    """What ps(1) shows in a container, once all that is awaited is there: programs take a moment to start."""
+    shown: list[str] = []
+
+    def there() -> bool:
+        shown.append(pod(name, "ps", "-o", "args"))
+        return all(program in shown[-1] for program in awaited)
+
+    retry(there, f"{awaited} are not all seen in {name}")
+    return shown[-1]
 
 
 @pytest.mark.parametrize("pod", [f"{way}, shared processes" for way in WAYS], indirect=True)
 def test_the_containers_share_processes_on_request(pod: Pod) -> None:
     assert pod.namespace("web", "pid") == pod.namespace("logs", "pid") == pod.namespace("infra", "pid")
     for name in ("web", "logs"):
-        seen = pod(name, "ps", "-o", "args")
-        assert "httpd" in seen and "tail" in seen
+        programs(pod, name, "httpd", "tail")
     pod("logs", "sh", "-c", "kill -0 $(pidof httpd)")
 
 

@@ -74,8 +74,8 @@ def go_decoded(value: Any, node: Any) -> Any:
 
     Go's decoder, through which other runtimes see a configuration, takes null for "not set", and its encoder
     writes null for an empty list that isn't omitempty. What comes after this never meets a null.
-    It also takes a name in other letters' case (``CPU``, ``pagesize``) for the one that it knows, and configurations
-    made by hand are written for runc: such a name counts here too, if the right one is not there.
+    It also takes a name in other letters' case (``CPU``, ``pagesize``) for the one that it knows, and where both are
+    there the later one adds to the earlier. Configurations made by hand are written for runc: so they are read here.
     """
     if type(node) is not tuple or node[0] is int:
         return value
@@ -87,18 +87,29 @@ def go_decoded(value: Any, node: Any) -> Any:
         return {name: go_decoded(item, node[1]) for name, item in value.items()}
     known = node[1]
     names = meant(value, known)
-    named = {names.get(name, name): item for name, item in value.items()} if names else value
-    return {
-        name: go_decoded(item, known.get(name, object))
-        for name, item in named.items()
-        if item is not None or name not in known
-    }
+    found: dict[str, Any] = {}
+    for written, item in value.items():
+        name = names.get(written, written)
+        if item is None and name in known:
+            found.pop(name, None)
+        else:
+            decoded = go_decoded(item, known.get(name, object))
+            found[name] = _added(found[name], decoded) if name in found else decoded
+    return found
+
+
+def _added(earlier: Any, later: Any) -> Any:
+    if type(earlier) is not dict or type(later) is not dict:
+        return later
+    both = {name: _added(earlier[name], later[name]) for name in earlier if name in later}
+    return earlier | later | both
 
 
 def meant(value: dict[str, Any], properties: dict[str, Any]) -> dict[str, str]:
-    """Names in `value` that differ in nothing but case from a property that it lacks: name -> the property's."""
-    lacking = {name.lower(): name for name in properties if name not in value}
-    return {name: lacking[name.lower()] for name in value if name not in properties and name.lower() in lacking}
+    """Names in `value` that differ in nothing but case from a property: name -> the property's."""
+    odd = [name for name in value if name not in properties]
+    known = {name.lower(): name for name in properties} if odd else {}
+    return {name: known[name.lower()] for name in odd if name.lower() in known}
 
 
 def unknown(value: Any, node: Any, at: str = "") -> list[str]:

@@ -268,12 +268,18 @@ def test_a_name_in_another_case_is_meant() -> None:
     assert found == {
         "hugepageLimits": [
             {"pageSize": "2MB", "limit": 1},
-            {"pageSize": "1GB", "pagesize": "2MB", "limit": 2},  # where the right name is there, it counts
+            {"pageSize": "2MB", "limit": 2},
         ],
-        "cpu": {"shares": 5, "cpus": "0", "CPUS": "1"},
+        "cpu": {"shares": 5, "cpus": "1"},
         "mine": {"CPU": 1},
     }
     assert valid(found, RESOURCES)
+
+
+def test_the_later_of_two_spellings_adds_to_the_earlier() -> None:
+    found = go_decoded({"cpu": {"shares": 5, "cpus": "0"}, "CPU": {"Cpus": "1", "mems": "0"}}, RESOURCES)
+    assert found == {"cpu": {"shares": 5, "cpus": "1", "mems": "0"}}
+    assert go_decoded({"cpu": {"shares": 5}, "CPU": None, "pids": {"limit": 1}}, RESOURCES) == {"pids": {"limit": 1}}
 
 
 def test_a_name_in_another_case_is_held_to_its_type() -> None:
