@@ -89,7 +89,7 @@ def go_decoded(value: Any, node: Any) -> Any:
     names = meant(value, known)
     found: dict[str, Any] = {}
     for written, item in value.items():
-        name = names.get(written, written)
+        name: str = names.get(written) or written
         if item is None and name in known:
             found.pop(name, None)
         else:
