@@ -99,7 +99,7 @@ class Box:
         os.kill(self.init, signal.SIGKILL)
         self._unshare.communicate()
         for directory in sorted(self.cgroups(), key=len, reverse=True):
-            retry(lambda d=directory: _gone(d), f"cgroup {directory} cannot be removed")  # type: ignore[misc]
+            retry(lambda d=directory: gone(d), f"cgroup {directory} cannot be removed")  # type: ignore[misc]
 
     # -- commands
 
@@ -250,7 +250,8 @@ def end_with_parent() -> None:
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
-def _gone(directory: str) -> bool:
+def gone(directory: str) -> bool:
+    """Remove a directory; whether it is gone."""
     try:
         os.rmdir(directory)
     except FileNotFoundError:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from conformance.engines.box import Box, Result, retry
+from conformance.engines.box import Box, Result, gone, retry
 from conformance.engines.podman import Podman
 from conformance.harness import Cgroups, spec
 
@@ -166,17 +166,7 @@ def podman_kube_play(podman: Podman, *, share_pid: bool) -> Iterator[Pod]:
     for directory in sorted({*parents, *map(os.path.dirname, parents)}, key=len, reverse=True):
         for below in (os.path.join(directory, "conmon"), directory):
             if os.path.isdir(below) and not any(entry.is_dir() for entry in os.scandir(below)):
-                retry(lambda path=below: removed(path), f"{below} cannot be removed")  # type: ignore[misc]
-
-
-def removed(directory: str) -> bool:
-    try:
-        os.rmdir(directory)
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    return True
+                retry(lambda path=below: gone(path), f"{below} cannot be removed")  # type: ignore[misc]
 
 
 @contextlib.contextmanager
