@@ -248,10 +248,13 @@ def test_exec_with_a_profile_that_cannot_be(container: Container) -> None:
 @spec("config.md#linux-process", PROFILE)
 def test_one_line_says_what_is_wrong(container: Container, bundle: Bundle) -> None:
     why = "no such profile is loaded" if enabled() else "AppArmor is not enabled in this kernel"
-    action = f"/process/apparmorProfile: change to the AppArmor profile strict on exec: {why}\n"
+    init = "error during container init"
+    line = "pyrunc {} failed: unable to start container process: {} /process/apparmorProfile: {}\n"
+    action = "change to the AppArmor profile strict on exec"
     bundle.process["apparmorProfile"] = "strict"
-    assert container.create(check=False).stderr == f"pyrunc: create {container.id}: {action}"
+    expected = line.format("create", f"{init}: {action}: {container.id}", why)
+    assert container.create(check=False).stderr == expected
     del bundle.process["apparmorProfile"]
     container.run_detached()
     result = container.exec("true", flags=["--apparmor", "strict"])
-    assert (result.status, result.stderr) == (255, f"pyrunc: exec {container.id}: {action}")
+    assert (result.status, result.stderr) == (255, line.format("exec", f"{action}: {container.id}", why))

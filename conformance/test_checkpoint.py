@@ -22,6 +22,7 @@ from conformance.harness import (
     Container,
     Result,
     Runtime,
+    RuntimeFailed,
     children,
     mounts,
     namespace,
@@ -103,7 +104,10 @@ class Cycle:
         return {"stdout": self.lines.writer, "stderr": self.lines.writer}
 
     def run(self, *flags: str) -> None:
-        self.container.run_detached(*flags, **self.popen)
+        try:
+            self.container.run_detached(*flags, **self.popen)
+        except RuntimeFailed as e:
+            pytest.fail(f"{e}\n{self.lines.read()}")
 
     def checkpoint(self, *flags: str, check: bool = True, **kw: Any) -> Result:
         argv = ["--image-path", self.images, *flags, self.container.id]
@@ -133,6 +137,8 @@ class Cycle:
 @pytest.fixture
 def cycle(container: Container) -> Iterator[Cycle]:
     lines = Lines()
+    # CRIU's system calls end with EINTR where they would go on by restart_syscall(2), and busybox's sleep with them
+    container.bundle.sh("while :; do sleep 1; done")
     if CRIU is not None:
         container.runtime.env["PATH"] = f"{os.path.dirname(CRIU)}:{container.runtime.env['PATH']}"
     yield Cycle(container, lines)

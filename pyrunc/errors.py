@@ -8,7 +8,7 @@ import os
 #: ENOENT and EPERM/EACCES have a meaning for engines: podman reads "no such file or directory" anywhere in a
 #: runtime's error as "the command is missing" (exit status 127) and "permission denied" or "operation not
 #: permitted" as "the command may not be run" (126). Only errors about the container's own command may say
-#: these words; every other error uses the ones below.
+#: these words, and as under runc a mount that the kernel forbids; every other error uses the ones below.
 _NOT_THE_COMMAND = {
     _errno.ENOENT: "does not exist",
     _errno.EACCES: "access refused (EACCES)",
@@ -25,7 +25,12 @@ class Error(Exception):
             asked for the action, "" when no value did.
         action: what was being done, e.g. ``mount tmpfs on /data (size=9q)``.
         errno: the system call's error number, 0 when there was none.
+
+    Attributes:
+        in_init: it is what the container's init reported.
     """
+
+    in_init = False
 
     def __init__(self, reason: str, *, pointer: str = "", action: str = "", errno: int = 0) -> None:
         super().__init__(reason)
@@ -47,8 +52,12 @@ class Error(Exception):
         return cls(reason, pointer=pointer, action=action, errno=number)
 
     def __str__(self) -> str:
-        line = ": ".join(part for part in (self.pointer, self.action, self.reason) if part)
-        return " ".join(line.split())  # whatever a file name or a hook printed, an error stays one line
+        return one_line(self.pointer, self.action, self.reason)
+
+
+def one_line(*parts: str) -> str:
+    """The parts that are not empty as one line, whatever a file name or a hook's output in them."""
+    return " ".join(": ".join(filter(None, parts)).split())
 
 
 class NoSuchContainer(Error):

@@ -14,6 +14,7 @@ import os
 
 from pyrunc import jsonio
 from pyrunc.errors import Error, NotExecuted
+from pyrunc.state import FIFOS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,18 +22,19 @@ if TYPE_CHECKING:
 
 
 def fifos(ctx: Context, directory: str) -> None:
-    """Make exec.fifo and exec.result and open init's ends: both ways, so that no open(2) ever waits."""
-    for name in ("exec.fifo", "exec.result"):
-        path = f"{directory}/{name}"
-        try:
-            os.mkfifo(path, 0o600)
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        except OSError as e:
-            raise Error.from_os(e, action=f"make {path}") from None
-        if name == "exec.fifo":
-            ctx.start_fd = fd
-        else:
-            ctx.result_fd = fd
+    """Make the two FIFOs and open init's ends: both ways, so that no open(2) ever waits."""
+    start, result = (f"{directory}/{name}" for name in FIFOS)
+    try:
+        os.mkdir(os.path.dirname(result), 0o700)
+        ctx.start_fd = _fifo(start)
+        ctx.result_fd = _fifo(result)
+    except OSError as e:
+        raise Error.from_os(e, action=f"make {e.filename}") from None
+
+
+def _fifo(path: str) -> int:
+    os.mkfifo(path, 0o600)
+    return os.open(path, os.O_RDWR | os.O_CLOEXEC)
 
 
 def open_fifos(directory: str) -> tuple[int, int]:
@@ -41,10 +43,11 @@ def open_fifos(directory: str) -> tuple[int, int]:
     Raises:
         Error: it does not wait there any more.
     """
-    result = os.open(f"{directory}/exec.result", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    names = [f"{directory}/{name}" for name in FIFOS]
+    result = os.open(names[1], os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         os.set_blocking(result, True)
-        return os.open(f"{directory}/exec.fifo", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC), result
+        return os.open(names[0], os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC), result
     except OSError as e:
         os.close(result)
         if e.errno == errno.ENXIO:
@@ -104,6 +107,8 @@ def go(start: int, result: int) -> None:
     if message:
         _, (reason, pointer, action, number) = jsonio.loads(message.decode())
         kind = NotExecuted if said[:1] == b"x" and pointer == "/process/args" else Error
-        raise kind(reason, pointer=pointer, action=action, errno=number)
+        e = kind(reason, pointer=pointer, action=action, errno=number)
+        e.in_init = True
+        raise e
     if not said:
         raise Error("init ended before it could execute the program")

@@ -1,11 +1,14 @@
 """State on disk: what is known of a container between two runs of the runtime.
 
-    ROOT/ID/state.json    who it is: pid and start time of init, bundle, cgroups, options
-    ROOT/ID/config.json   the configuration that it was created with
-    ROOT/ID/exec.fifo     `start` writes here, init reads
-    ROOT/ID/exec.result   init tells here how its start went, `start` reads
+    ROOT/ID/state.json        who it is: pid and start time of init, bundle, cgroups, options
+    ROOT/ID/config.json       the configuration that it was created with
+    ROOT/ID/exec.fifo         `start` writes here, init reads
+    ROOT/ID/result/exec.fifo  init tells here how its start went, `start` reads
 
-    ROOT/.~/ID            such a directory while it is made
+    ROOT/.~/ID                such a directory while it is made
+
+Init has both FIFOs open. They share a name because it is the one by which who looks for leaked descriptors (runc's
+tests) knows a runtime's FIFO.
 
 The directory appears whole, by one rename, and state.json is replaced by rename: a reader never sees half of either.
 Where state.json is there is a container, which therefore is the last file to go: whoever deletes may be killed at any
@@ -31,6 +34,9 @@ if TYPE_CHECKING:
 
 #: Below the root, what is not a container's: no ID has a "~".
 _HIDDEN = ".~"
+
+#: Where init waits for `start`, and where it answers.
+FIFOS = ("exec.fifo", "result/exec.fifo")
 
 _ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+.-")
 
@@ -258,8 +264,7 @@ class State:
         if self._lock < 0:
             return
         for name in (
-            "exec.fifo",
-            "exec.result",
+            *FIFOS,
             "notify/notify.sock",
             ".config.json",
             ".state.json",
@@ -270,7 +275,7 @@ class State:
                 os.unlink(name, dir_fd=self._lock)
             except FileNotFoundError:
                 pass
-        for name in ("notify", "root"):  # of pyrunc/notify.py and pyrunc/checkpoint.py
+        for name in ("result", "notify", "root"):  # of pyrunc/handover.py, pyrunc/notify.py and pyrunc/checkpoint.py
             try:
                 os.rmdir(name, dir_fd=self._lock)
             except FileNotFoundError:
@@ -312,7 +317,7 @@ class State:
 
     def forget_fifos(self) -> None:
         """Init has executed its program: don't ask exec.fifo again, which the kernel closes a moment after that."""
-        for name in ("exec.fifo", "exec.result"):
+        for name in FIFOS:
             try:
                 os.unlink(f"{self.directory}/{name}")
             except FileNotFoundError:

@@ -6,7 +6,7 @@ import os
 
 from pyrunc.cli.log import Log
 from pyrunc.cli.parse import UsageError, find, parse_command, parse_global
-from pyrunc.errors import Error, NotExecuted
+from pyrunc.errors import Error, NotExecuted, one_line
 from pyrunc.linux.proc import in_user_namespace
 
 TYPE_CHECKING = False
@@ -102,7 +102,15 @@ def run(argv: list[str]) -> int:
         log.error(f"{e.action}: {e.reason}", bare=True)
         return failed
     except Error as e:
-        log.error(f"{doing}: {e}" if doing else str(e))
+        if e.in_init:
+            # runc's opening words: people, and what reads their logs, know a container that did not start by them
+            name, _, place = doing.partition(" ")
+            opening = f"pyrunc {name} failed: unable to start container process"
+            if name != "exec":
+                opening += ": error during container init"
+            log.error(one_line(opening, e.action, f"{place} {e.pointer}", e.reason), bare=True)
+        else:
+            log.error(f"{doing}: {e}" if doing else str(e))
         return failed
     except _OutputClosed:
         return BROKEN_PIPE

@@ -34,6 +34,14 @@ class Step:
         """What `run` does, as an imperative: ``mount proc on /proc (nosuid,noexec,nodev)``."""
         raise NotImplementedError
 
+    def failed(self) -> str:
+        """What the error of a failed `run` says was being done."""
+        return self.describe()
+
+    def failure(self, e: OSError) -> Error:
+        """The error that a failed system call of `run` is."""
+        return Error.from_os(e, pointer=self.origin, action=self.failed(), about_command=self.about_command)
+
     def run(self, ctx: Context) -> None:
         """Do it. May raise OSError (the runner adds place and action) or Error."""
         raise NotImplementedError
@@ -72,7 +80,7 @@ def undo(steps: list[Step], ctx: Context) -> None:
 def explain(e: OSError | Error, step: Step) -> Error:
     """The error of a failed step, with the step's place and action where it had none of its own."""
     if isinstance(e, OSError):
-        return Error.from_os(e, pointer=step.origin, action=step.describe(), about_command=step.about_command)
+        return step.failure(e)
     e.pointer = e.pointer or step.origin
-    e.action = e.action or step.describe()
+    e.action = e.action or step.failed()
     return e

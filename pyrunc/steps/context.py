@@ -135,14 +135,16 @@ class Channel:
 
     Attributes:
         warn: called with a warning that comes from the other side.
+        in_init: the other side is a container's init.
     """
 
-    __slots__ = ("_buffer", "reader", "warn", "writer")
+    __slots__ = ("_buffer", "in_init", "reader", "warn", "writer")
 
     def __init__(self, reader: int, writer: int) -> None:
         self.reader = reader
         self.writer = writer
         self._buffer = b""
+        self.in_init = False
         self.warn: Callable[[str], None] = _ignore
 
     @classmethod
@@ -200,7 +202,9 @@ class Channel:
         kind, value = jsonio.loads(line.decode())
         if kind == "error":
             reason, pointer, action, errno = value
-            raise Error(reason, pointer=pointer, action=action, errno=errno)
+            e = Error(reason, pointer=pointer, action=action, errno=errno)
+            e.in_init = self.in_init
+            raise e
         return kind, value
 
     def expect(self, kind: str) -> Any:

@@ -218,6 +218,14 @@ class Mount(Step):
         words = f" ({self.options.text})" if self.options.text else ""
         return f"mount {self.type} on {self.destination}{words}"
 
+    def failed(self) -> str:
+        _, _, what = self.describe().partition(" ")
+        return f"error mounting {what}"  # runc's words
+
+    def failure(self, e: OSError) -> Error:
+        # "Operation not permitted" has a meaning for engines (pyrunc/errors.py): runc says so of a forbidden mount
+        return Error.from_os(e, pointer=self.origin, action=self.failed(), about_command=e.errno == errno.EPERM)
+
     def target(self, ctx: Context, *, directory: bool = True) -> int:
         """The mount point as a descriptor, made where it is missing."""
         fd = make_in_root(ctx.root_fd, self.destination, directory=directory)

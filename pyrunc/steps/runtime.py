@@ -76,6 +76,7 @@ class StartInit(Step):
         try:
             ctx.channel, theirs = Channel.pair()
             ctx.channel.warn = ctx.warn
+            ctx.channel.in_init = True
             try:
                 threads = p.threads() > 1
                 if threads or self.stage:

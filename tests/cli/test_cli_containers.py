@@ -245,8 +245,9 @@ def test_an_error_names_command_container_and_place(box: Box) -> None:
     log = box.path / "log"
     done = box("--log", str(log), "--log-format", "json", "run", "-b", str(box.path), "web")
     assert done.returncode == 1
-    assert re.fullmatch(r"pyrunc: run web: /mounts/1: mount tmpfs on /dev \(size=9q\): .+\n", done.stdout)
-    assert f"pyrunc: {json.loads(log.read_text())['msg']}\n" == done.stdout
+    opening = "pyrunc run failed: unable to start container process: error during container init"
+    assert re.fullmatch(rf"{opening}: error mounting tmpfs on /dev \(size=9q\): web /mounts/1: .+\n", done.stdout)
+    assert f"{json.loads(log.read_text())['msg']}\n" == done.stdout
 
 
 def test_plan_makes_nothing(box: Box) -> None:
