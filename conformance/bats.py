@@ -22,8 +22,11 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from typing import Any
+
+import prctl
 
 from conformance.table import behind, comparison
 
@@ -90,24 +93,45 @@ def run(file: pathlib.Path, environment: dict[str, str], log: pathlib.Path, pati
             os.execvpe("bats", ["bats", "--tap", file.name], environment)
         finally:
             os._exit(127)
-    pidfd = os.pidfd_open(pid)
     end = time.monotonic() + patience
+    readable = [terminal]
     try:
-        readable = [terminal, pidfd]
-        while pidfd not in (ready := select.select(readable, [], [], max(0.0, end - time.monotonic()))[0]):
-            if not ready:
+        while pid not in reap():
+            if time.monotonic() > end:
                 os.killpg(pid, signal.SIGKILL)  # pty.fork made it the leader of a session and of a group
                 with log.open("a") as text:
                     text.write(f"\n# ended after {patience:g} s\n")
-                break
-            try:
-                os.read(terminal, 65536)  # nobody reads it, but full it would stop who writes
-            except OSError:  # EIO: nobody has the other end open
-                readable.remove(terminal)
-        os.waitpid(pid, 0)
+                end = float("inf")
+            if select.select(readable, [], [], 0.05)[0]:
+                try:
+                    os.read(terminal, 65536)  # nobody reads it, but full it would stop who writes
+                except OSError:  # EIO: nobody has the other end open
+                    readable.remove(terminal)
     finally:
-        os.close(pidfd)
         os.close(terminal)
+        end_children()
+
+
+def reap() -> set[int]:
+    """Wait for all children that have ended, orphans too: tests look whether a container's processes are gone, and a
+    zombie isn't, however long the machine's process 1 takes to wait for it."""
+    found = set()
+    try:
+        while pid := os.waitpid(-1, os.WNOHANG)[0]:
+            found.add(pid)
+    except ChildProcessError:
+        pass
+    return found
+
+
+def end_children() -> None:
+    """End what is left of a file's tests, which the next may not meet: a container's processes, a recvtty."""
+    own = f"/proc/self/task/{threading.get_native_id()}/children"
+    while children := pathlib.Path(own).read_text().split():
+        for child in children:
+            os.kill(int(child), signal.SIGKILL)
+        reap()
+        time.sleep(0.01)
 
 
 def summary(results: list[dict[str, Any]]) -> list[str]:
@@ -181,6 +205,7 @@ def main(argv: list[str] | None = None) -> int:
     logs = known.logs or pathlib.Path(tempfile.mkdtemp(prefix="bats-logs-"))
     logs.mkdir(parents=True, exist_ok=True)
 
+    prctl.set_child_subreaper(True)
     heads = about(known.runtime.split(","))
     results: list[dict[str, Any]] = [{"runtime": head | {"notes": []}, "tests": {}} for head in heads]
     outside = {name: value for name, value in os.environ.items() if name != "RUNC_USE_SYSTEMD"}

@@ -58,6 +58,9 @@ pytestmark = [requires("subcommand:checkpoint"), requires(_criu_works)]
 CHECKPOINT = "saves the state of the running container instance"
 RESTORE = "Restores the container instance from a previously performed runc checkpoint"
 
+#: A program that goes on: CRIU ends system calls with EINTR that restart_syscall(2) would take up, and with them
+#: busybox's sleep.
+STAY = "tail -f /dev/null"
 COUNT = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done"
 
 
@@ -137,8 +140,7 @@ class Cycle:
 @pytest.fixture
 def cycle(container: Container) -> Iterator[Cycle]:
     lines = Lines()
-    # CRIU's system calls end with EINTR where they would go on by restart_syscall(2), and busybox's sleep with them
-    container.bundle.sh("while :; do sleep 1; done")
+    container.bundle.sh(STAY)
     if CRIU is not None:
         container.runtime.env["PATH"] = f"{os.path.dirname(CRIU)}:{container.runtime.env['PATH']}"
     yield Cycle(container, lines)
@@ -186,7 +188,7 @@ def test_processes_files_and_settings(bundle: Bundle, cycle: Cycle) -> None:
         "defaultAction": "SCMP_ACT_ALLOW",
         "syscalls": [{"names": ["setdomainname"], "action": "SCMP_ACT_ERRNO"}],
     }
-    bundle.sh("echo kept > /dev/shm/file; sleep 1001 & echo ready; sleep 1000; exit 3")
+    bundle.sh(f"echo kept > /dev/shm/file; {STAY} & echo ready; {STAY}; exit 3")
     cycle.run()
     cycle.lines.wait("ready")
     container = cycle.container
@@ -197,7 +199,7 @@ def test_processes_files_and_settings(bundle: Bundle, cycle: Cycle) -> None:
         found = [line for line in status if line.startswith(wanted)]
         found.append(os.readlink(f"/proc/{container.pid}/cwd"))
         found += pathlib.Path(f"/proc/{container.pid}/limits").read_text().splitlines()
-        return found + container.exec("sh", "-c", "cat /dev/shm/file; pgrep sleep; hostname", check=True).stdout.split()
+        return found + container.exec("sh", "-c", "cat /dev/shm/file; pgrep tail; hostname", check=True).stdout.split()
 
     before = look()
     assert "kept" in before
@@ -279,9 +281,9 @@ def test_default_image_path(bundle: Bundle, cycle: Cycle) -> None:
 def test_tcp_established(bundle: Bundle, cycle: Cycle) -> None:
     """Refused without the flag, and the connection is usable with it, once the network is there again."""
     bundle.sh(
-        "ifconfig lo up; nc -l -p 7000 -e sh -c 'read x; echo got $x; sleep 1000' & sleep 0.3;"
-        " (sleep 0.2; echo ready >&2; while [ ! -e /tmp/go ]; do sleep 0.05; done; echo mail; sleep 1000)"
-        " | nc 127.0.0.1 7000; sleep 1000"
+        f"ifconfig lo up; nc -l -p 7000 -e sh -c 'read x; echo got $x; {STAY}' & sleep 0.3;"
+        f" (sleep 0.2; echo ready >&2; while [ ! -e /tmp/go ]; do sleep 0.05; done; echo mail; {STAY})"
+        f" | nc 127.0.0.1 7000; {STAY}"
     )
     bundle.process["capabilities"] = {kind: ["CAP_NET_ADMIN"] for kind in ("bounding", "effective", "permitted")}
     cycle.run()
@@ -304,7 +306,7 @@ def test_tcp_established(bundle: Bundle, cycle: Cycle) -> None:
 def test_link_remap(bundle: Bundle, cycle: Cycle) -> None:
     """A file that has lost the name it was opened by, and has another."""
     bundle.file("/tmp/old", "kept\n")
-    bundle.sh("exec 9</tmp/old; ln /tmp/old /tmp/new; rm /tmp/old; echo ready; sleep 1000; cat <&9")
+    bundle.sh(f"exec 9</tmp/old; ln /tmp/old /tmp/new; rm /tmp/old; echo ready; {STAY}; cat <&9")
     cycle.run()
     cycle.lines.wait("ready")
     assert cycle.checkpoint(check=False).status != 0
