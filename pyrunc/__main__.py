@@ -23,7 +23,7 @@ def main() -> NoReturn:
 
     fill_stdio()
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)  # a caller that ignores it would keep our children's ends from us
-    status = run(sys.argv[1:])
+    status = run(sys.argv[1:], reexecute=True)
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             try:

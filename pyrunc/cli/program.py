@@ -71,8 +71,12 @@ class Call:
         raise Error(f"invalid --rootless value: {word}")
 
 
-def run(argv: list[str]) -> int:
-    """Do what argv, without the program's name, asks for; the exit status."""
+def run(argv: list[str], *, reexecute: bool = False) -> int:
+    """Do what argv, without the program's name, asks for; the exit status.
+
+    Args:
+        reexecute: the process is the program and nothing else: it may execute itself anew (pyrunc/seal.py).
+    """
     log = Log()
     doing = ""
     failed = 1
@@ -93,6 +97,10 @@ def run(argv: list[str]) -> int:
         failed = command.failed
         if arguments and command.synopsis.startswith("<container-id>"):
             doing = f"{command.name} {arguments[0]}"
+        if reexecute and command.enters:
+            from pyrunc import seal
+
+            seal.ensure(log.debug)
         return _function(command.run)(Call(globals, options, arguments, log))
     except UsageError as e:
         log.error(f"{doing}: {e} (see pyrunc {doing} --help)" if doing else f"{e} (see pyrunc --help)")

@@ -59,11 +59,13 @@ class Command:
         run: ``module.function`` below pyrunc.cli.
         flags_end_at_id: true where what follows the container's id belongs to another program.
         failed: exit status when the command itself fails.
+        enters: a process of the program's own gets into a container (see pyrunc/seal.py).
         about: more about it, for `--help`.
     """
 
     __slots__ = (
         "about",
+        "enters",
         "failed",
         "flags",
         "flags_end_at_id",
@@ -87,6 +89,7 @@ class Command:
         *,
         flags_end_at_id: bool = False,
         failed: int = 1,
+        enters: bool = False,
         about: str = "",
     ) -> None:
         self.name = name
@@ -98,6 +101,7 @@ class Command:
         self.run = run
         self.flags_end_at_id = flags_end_at_id
         self.failed = failed
+        self.enters = enters
         self.about = about
 
 
@@ -168,6 +172,7 @@ COMMANDS = {
             1,
             _CREATE,
             "create.create",
+            enters=True,
             about=_ABOUT_CREATE,
         ),
         Command("start", "start the process of a created container", _ID, 1, 1, (), "lifecycle.start"),
@@ -184,6 +189,7 @@ COMMANDS = {
                 _NO_SUBREAPER,
             ),
             "create.run",
+            enters=True,
             about=_ABOUT_CREATE
             + "\n\nThe exit status is the container's, 128 and the signal's number where one ended it.",
         ),
@@ -245,6 +251,7 @@ COMMANDS = {
                 Flag("ignore-paused", BOOL, "go on in a paused container"),
             ),
             "exec.execute",
+            enters=True,
             flags_end_at_id=True,
             # runc's; lets a caller tell "exec failed" from most statuses of the process itself
             failed=255,
