@@ -799,6 +799,19 @@ def test_a_relative_source_starts_at_the_bundle(bundle: Bundle, container: Conta
     assert container.output("cat", "/data/file", cwd="/") == "text"
 
 
+@spec(MOUNTS, "The runtime MUST mount entries in the listed order.")
+def test_a_source_in_the_root_filesystem_has_the_mounts_before(bundle: Bundle, container: Container) -> None:
+    """What a source shows is what is there when its turn comes, by the host's path of the root filesystem, too."""
+    rootfs = os.path.join(bundle.path, "rootfs")
+    os.mkdir(os.path.join(bundle.path, "volume"))
+    pathlib.Path(bundle.path, "volume/file").write_text("text")
+    os.mkdir(os.path.join(rootfs, "data"))
+    add(bundle, "/data", None, os.path.join(bundle.path, "volume"), "bind")
+    add(bundle, "/again", None, os.path.join(rootfs, "data"), "bind")
+    add(bundle, "/file", None, os.path.join(rootfs, "data/file"), "bind")
+    assert container.output("cat", "/again/file", "/file") == "texttext"
+
+
 @spec(MOUNTS, "can also be a file or directory name for bind mounts")
 def test_a_source_may_be_a_link_of_the_host_s(bundle: Bundle, container: Container, host: HostTree) -> None:
     real = host.directory("real", {"file": "text"})

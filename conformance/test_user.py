@@ -572,6 +572,28 @@ def test_what_spec_writes_for_an_ordinary_user_runs(bundle: Bundle, container: C
     assert root == "0" and something
 
 
+@spec("config.md#mounts", "The runtime MUST mount entries in the listed order.")
+def test_a_source_in_an_ordinary_user_s_root_filesystem_has_the_mounts_before(
+    bundle: Bundle, container: Container, ordinary: Ordinary
+) -> None:
+    ordinary.maps_itself()
+    rootfs = os.path.join(bundle.path, "rootfs")
+    os.mkdir(os.path.join(bundle.path, "volume"))
+    pathlib.Path(bundle.path, "volume/file").write_text("text\n")
+    for name in ("data", "again"):
+        os.mkdir(os.path.join(rootfs, name))
+    pathlib.Path(rootfs, "file").touch()
+    sources = {"/data": "volume", "/again": "rootfs/data", "/file": "rootfs/data/file"}
+    bundle.config["mounts"] += [
+        {"destination": path, "source": os.path.join(bundle.path, source), "options": ["bind"]}
+        for path, source in sources.items()
+    ]
+    bundle.process["args"] = ["cat", "/again/file", "/file"]
+    bundle.write()
+    done = ordinary.run("run", "--bundle", bundle.path, container.id)
+    assert (done.returncode, done.stdout) == (0, "text\ntext\n"), done.stderr
+
+
 @spec(MAPPINGS, "describes the user namespace uid mappings from the host to the container")
 def test_an_ordinary_user_maps_itself(bundle: Bundle, container: Container, ordinary: Ordinary) -> None:
     ordinary.maps_itself()

@@ -20,9 +20,18 @@ if TYPE_CHECKING:
 
 
 def open_source(ctx: Context, path: str) -> int:
-    """A descriptor of a host path that the caller closes: one opened early by OpenSources, or opened now."""
+    """A descriptor of a host path that the caller closes: opened now, for a mount may have been put there, the container's
+    own if it lies in the root filesystem; where this process may not go, the one that OpenSources opened early."""
     early = ctx.sources.pop(path, -1)
-    return early if early >= 0 else os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        now = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        if early < 0:
+            raise
+        return early
+    if early >= 0:
+        os.close(early)
+    return now
 
 
 class OpenSources(Step):
@@ -45,6 +54,8 @@ class OpenSources(Step):
         for path, origin in self.paths:
             try:
                 ctx.sources[path] = os.open(path, os.O_PATH | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue  # it may be there when it is wanted, below a mount of the container's
             except OSError as e:
                 raise Error.from_os(e, pointer=origin, action=f"open {path}") from None
 
