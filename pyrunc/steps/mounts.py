@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 def open_source(ctx: Context, path: str) -> int:
-    """A descriptor of a host path that the caller closes: opened now, for a mount may have been put there, the container's
-    own if it lies in the root filesystem; where this process may not go, the one that OpenSources opened early."""
+    """A descriptor of a host path that the caller closes: opened now, for by now there may be a mount, in the root
+    filesystem one of the container's; where this process may not go, the one that OpenSources opened early."""
     early = ctx.sources.pop(path, -1)
     try:
         now = os.open(path, os.O_PATH | os.O_CLOEXEC)
