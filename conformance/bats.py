@@ -10,8 +10,6 @@ Exit status 1 where the first runtime fails a test that another passes.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import pathlib
 import pty
@@ -19,16 +17,15 @@ import re
 import select
 import shutil
 import signal
-import subprocess
 import sys
-import tempfile
 import threading
 import time
 from typing import Any
 
 import prctl
 
-from conformance.table import behind, comparison
+from conformance import suite
+from conformance.table import comparison
 
 _RESULT = re.compile(r"(?P<not>not )?ok (?P<number>\d+) (?P<name>.*?)(?: # skip ?(?P<why>.*))?")
 _PLAN = re.compile(r"1\.\.(?P<count>\d+)")
@@ -160,39 +157,11 @@ def differences(results: list[dict[str, Any]]) -> list[str]:
     return comparison([r["runtime"]["name"] for r in results], shown) if shown else []
 
 
-def about(runtimes: list[str]) -> list[dict[str, Any]]:
-    """A table's head for each runtime: its name (the path, where another has the same), path, and what it says it is.
-
-    Raises:
-        SystemExit: one is not there or can't tell its version.
-    """
-    heads = []
-    for given in runtimes:
-        path = shutil.which(given)
-        if path is None:
-            raise SystemExit(f"{given}: no such runtime")
-        path = os.path.abspath(path)
-        told = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
-        if told.returncode or not told.stdout:
-            raise SystemExit(f"{path} --version: {told.stderr.strip() or 'says nothing'}")
-        words = told.stdout.splitlines()[0].split()
-        heads.append({"name": os.path.basename(path), "path": path, "program": words[0], "version": words[-1]})
-    names = [head["name"] for head in heads]
-    for head in heads:
-        if names.count(head["name"]) > 1:
-            head["name"] = head["path"]
-    return heads
-
-
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m conformance.bats", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--suite", required=True, type=pathlib.Path, metavar="DIR", help="the checkout of runc")
-    parser.add_argument("--runtime", default="pyrunc,runc", metavar="PATH[,…]", help="the first is the one to judge")
+    parser = suite.parser(
+        "bats", (__doc__ or "").split("\n")[0], "the checkout of runc", 900.0, "cgroups, cgroups.bats"
+    )
     parser.add_argument("--systemd", action="store_true", help="with --systemd-cgroup, and the tests that are about it")
-    parser.add_argument("--timeout", type=float, default=900.0, metavar="SECONDS", help="for one file on one runtime")
-    parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write all results as JSON, after every file")
-    parser.add_argument("--logs", type=pathlib.Path, metavar="DIR", help="where bats's output goes")
-    parser.add_argument("file", nargs="*", help="files of tests (cgroups, cgroups.bats); all, where none is given")
     known = parser.parse_args(argv)
 
     tests = known.suite.resolve() / "tests" / "integration"
@@ -202,33 +171,21 @@ def main(argv: list[str] | None = None) -> int:
         raise SystemExit(f"{missing[0]}: no such tests")
     if shutil.which("bats") is None:
         raise SystemExit("bats is not installed")
-    logs = known.logs or pathlib.Path(tempfile.mkdtemp(prefix="bats-logs-"))
-    logs.mkdir(parents=True, exist_ok=True)
-
     prctl.set_child_subreaper(True)
-    heads = about(known.runtime.split(","))
-    results: list[dict[str, Any]] = [{"runtime": head | {"notes": []}, "tests": {}} for head in heads]
-    outside = {name: value for name, value in os.environ.items() if name != "RUNC_USE_SYSTEMD"}
-    for file in files:
-        for r in results:
-            environment = outside | {"RUNC": r["runtime"]["path"]}
-            if known.systemd:
-                environment["RUNC_USE_SYSTEMD"] = "yes"
-            log = logs / f"{file.stem}-{r['runtime']['name'].strip('/').replace('/', '_')}.tap"
-            print(f"{file.name} on {r['runtime']['name']}: {log}", file=sys.stderr)
-            run(file, environment, log, known.timeout)
-            text = log.read_text(errors="replace")
-            try:
-                found = outcomes(text)
-            except ValueError as e:
-                raise SystemExit(f"{file}: {e}:\n{text[-3000:]}") from None
-            r["tests"] |= {f"{file.name}::{name}": outcome for name, outcome in found.items()}
-        if known.json:
-            known.json.write_text(json.dumps(results, indent=1))
-    print("\n".join(summary(results)))
-    if lines := differences(results):
-        print("\n" + "\n".join(lines))
-    return 1 if behind(results) else 0
+    environment = {name: value for name, value in os.environ.items() if name != "RUNC_USE_SYSTEMD"}
+    if known.systemd:
+        environment["RUNC_USE_SYSTEMD"] = "yes"
+
+    def ask(file: pathlib.Path, runtime: dict[str, Any], log: pathlib.Path) -> dict[str, Outcome]:
+        run(file, environment | {"RUNC": runtime["path"]}, log, known.timeout)
+        text = log.read_text(errors="replace")
+        try:
+            found = outcomes(text)
+        except ValueError as e:
+            raise SystemExit(f"{file}: {e}:\n{text[-3000:]}") from None
+        return {f"{file.name}::{name}": outcome for name, outcome in found.items()}
+
+    return suite.side_by_side(known, files, ask, [summary, differences])
 
 
 if __name__ == "__main__":

@@ -11,10 +11,8 @@ Exit status 1 where the first runtime is not clean in a file in which another is
 
 from __future__ import annotations
 
-import argparse
 import collections
 import functools
-import json
 import operator
 import os
 import pathlib
@@ -25,8 +23,8 @@ import sys
 import tempfile
 from typing import Any
 
-from conformance.bats import about
-from conformance.table import behind, comparison
+from conformance import suite
+from conformance.table import comparison
 
 _POINT = re.compile(r"(?P<not>not )?ok (?P<number>\d+)(?: -)? ?(?P<name>.*?)(?P<skip> ?# (?i:skip)\b.*)?")
 _PLAN = re.compile(r"1\.\.(?P<count>\d+)")
@@ -79,10 +77,11 @@ def outcome(tap: str, status: int) -> Outcome:
     return found
 
 
-def run(file: pathlib.Path, suite: pathlib.Path, runtime: str, log: pathlib.Path, patience: float, hide: str) -> int:
+def run(file: pathlib.Path, top: pathlib.Path, runtime: str, log: pathlib.Path, patience: float, hide: str) -> int:
     """Run one file on one runtime, in a mount and a process ID namespace of its own; `log` gets what it printed.
 
     Args:
+        top: the suite's directory.
         patience: seconds, after which everything in it is ended.
         hide: a mount to be out of the runtime's sight, or "".
 
@@ -102,7 +101,7 @@ def run(file: pathlib.Path, suite: pathlib.Path, runtime: str, log: pathlib.Path
             try:
                 status = subprocess.run(
                     argv,
-                    cwd=suite,
+                    cwd=top,
                     env=environment,
                     stdin=subprocess.DEVNULL,
                     stdout=out,
@@ -178,54 +177,34 @@ def differences(results: list[dict[str, Any]]) -> list[str]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m conformance.runtime_tools", description=(__doc__ or "").split("\n")[0]
-    )
-    parser.add_argument("--suite", required=True, type=pathlib.Path, metavar="DIR", help="the built suite")
-    parser.add_argument("--runtime", default="pyrunc,runc", metavar="PATH[,…]", help="the first is the one to judge")
-    parser.add_argument("--timeout", type=float, default=120.0, metavar="SECONDS", help="for one file on one runtime")
+    parser = suite.parser("runtime_tools", (__doc__ or "").split("\n")[0], "the built suite", 120.0, "mounts, mounts.t")
     parser.add_argument(
         "--attempts", type=int, default=1, metavar="N", help="at a file, until it is clean (killsig races)"
     )
-    parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write all results as JSON, after every file")
-    parser.add_argument("--logs", type=pathlib.Path, metavar="DIR", help="where the programs' output goes")
-    parser.add_argument("file", nargs="*", help="files of tests (mounts, mounts.t); all, where none is given")
     known = parser.parse_args(argv)
 
-    suite = known.suite.resolve()
-    tests = suite / "validation"
+    directory = known.suite.resolve()
+    tests = directory / "validation"
     wanted = [name.removesuffix(".t") for name in known.file]
     files = [tests / name / f"{name}.t" for name in wanted] or sorted(tests.glob("*/*.t"))
-    needed = [*files, suite / "runtimetest"] if files else [tests / "*" / "*.t"]
+    needed = [*files, directory / "runtimetest"] if files else [tests / "*" / "*.t"]
     if missing := [path for path in needed if not os.access(path, os.X_OK)]:
         raise SystemExit(f"{missing[0]}: no such program")
     if os.geteuid():
         raise SystemExit("the validation needs root")
-    logs = known.logs or pathlib.Path(tempfile.mkdtemp(prefix="runtime-tools-logs-"))
-    logs.mkdir(parents=True, exist_ok=True)
-
-    results: list[dict[str, Any]] = [
-        {"runtime": head | {"notes": []}, "tests": {}} for head in about(known.runtime.split(","))
-    ]
     unified = hybrid()
-    for file in files:
-        for r in results:
-            name = r["runtime"]["name"].strip("/").replace("/", "_")
-            log = logs / f"{file.stem}-{name}.tap"
-            print(f"{file.stem} on {r['runtime']['name']}: {log}", file=sys.stderr)
-            # crun refuses the hybrid layout: it gets to see no more than version 1
-            hide = unified if r["runtime"]["program"] == "crun" else ""
-            for _ in range(known.attempts):
-                status = run(file, suite, r["runtime"]["path"], log, known.timeout, hide)
-                r["tests"][file.stem] = found = outcome(log.read_text(errors="replace"), status)
-                if found["outcome"] != "failed":
-                    break
-        if known.json:
-            known.json.write_text(json.dumps(results, indent=1))
-    print("\n".join(summary(results)))
-    if lines := differences(results):
-        print("\n" + "\n".join(lines))
-    return 1 if behind(results) else 0
+
+    def ask(file: pathlib.Path, runtime: dict[str, Any], log: pathlib.Path) -> dict[str, Outcome]:
+        # crun refuses the hybrid layout: it gets to see no more than version 1
+        hide = unified if runtime["program"] == "crun" else ""
+        for _ in range(known.attempts):
+            status = run(file, directory, runtime["path"], log, known.timeout, hide)
+            found = outcome(log.read_text(errors="replace"), status)
+            if found["outcome"] != "failed":
+                break
+        return {file.stem: found}
+
+    return suite.side_by_side(known, files, ask, [summary, differences])
 
 
 if __name__ == "__main__":
