@@ -211,6 +211,12 @@ def bundle(test: Test) -> Bundle:
 
 
 @pytest.fixture
+def user(bundle: Bundle) -> Bundle:
+    """`bundle` with a user namespace."""
+    return bundle.user_namespace()
+
+
+@pytest.fixture
 def new_bundle(test: Test) -> Callable[[], Bundle]:
     """A function that makes one more bundle."""
     return test.bundle

@@ -708,6 +708,15 @@ def default_config() -> Json:
     }
 
 
+#: The host's ID of root of a container with `Bundle.user_namespace`.
+ROOT = 100000
+
+
+def mapping(container: int, host: int, size: int) -> Json:
+    """An entry of uidMappings or gidMappings."""
+    return {"containerID": container, "hostID": host, "size": size}
+
+
 class Bundle:
     """A directory with config.json and a rootfs.
 
@@ -749,6 +758,20 @@ class Bundle:
         dropped = set(drop)
         kept = [n for n in self.linux["namespaces"] if n["type"] not in dropped]
         self.linux["namespaces"] = kept + list(add)
+        return self
+
+    def user_namespace(self) -> Bundle:
+        """Add a user namespace of 65536 IDs, root of the container being the host's ID `ROOT`, who owns the rootfs."""
+        self.namespaces(add=[{"type": "user"}])
+        self.linux["uidMappings"] = self.linux["gidMappings"] = [mapping(0, ROOT, 65536)]
+        return self.own(ROOT, ROOT)
+
+    def own(self, uid: int, gid: int) -> Bundle:
+        """Give the rootfs to a user; busybox, which all tests' bundles share, stays root's."""
+        for directory, names, files in os.walk(self.rootfs):
+            for name in (".", *names, *files):
+                if name != "busybox":
+                    os.chown(os.path.join(directory, name), uid, gid, follow_symlinks=False)
         return self
 
     def file(self, path: str, content: str | bytes = "", mode: int = 0o644) -> str:

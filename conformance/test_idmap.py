@@ -10,8 +10,20 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from conformance import harness
-from conformance.harness import Bundle, Container, Json, Runtime, Test, pyrunc_promise, requires, spec, xfail_on
-from conformance.test_user import ROOT, mapping, own, refused
+from conformance.harness import (
+    ROOT,
+    Bundle,
+    Container,
+    Json,
+    Runtime,
+    Test,
+    mapping,
+    pyrunc_promise,
+    requires,
+    spec,
+    xfail_on,
+)
+from conformance.test_user import refused
 
 MOUNTS = "config.md#posix-platform-mounts"
 OPTIONS = "config.md#linux-mount-options"
@@ -63,16 +75,6 @@ def nested(test: Test, volume: str) -> Iterator[str]:
     yield volume
     for place in (below, *mounted):
         harness.umount(place)
-
-
-@pytest.fixture
-def user(bundle: Bundle) -> Bundle:
-    """A bundle with a user namespace of 65536 IDs, root of the container being the host's 100000."""
-    bundle.namespaces(add=[{"type": "user"}])
-    bundle.linux["uidMappings"] = [mapping(0, ROOT, 65536)]
-    bundle.linux["gidMappings"] = [mapping(0, ROOT, 65536)]
-    own(bundle, ROOT, ROOT)
-    return bundle
 
 
 def add(
@@ -185,7 +187,7 @@ def test_a_joined_user_namespace_s_mappings(
     first.create()
     second = new_bundle()
     second.namespaces(add=[{"type": "user", "path": f"/proc/{first.pid}/ns/user"}])
-    own(second, ROOT, ROOT)
+    second.own(ROOT, ROOT)
     add(second, volume, "bind", "idmap")
     assert owners(new_container(second), "root", "some") == ["0:0", "100:211"]
     first.delete("--force")

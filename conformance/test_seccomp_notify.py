@@ -16,9 +16,21 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from conformance.harness import Bundle, Container, Json, Runtime, not_applicable, requires, spec, until, xfail_on
+from conformance.harness import (
+    ROOT,
+    Bundle,
+    Container,
+    Json,
+    Runtime,
+    mapping,
+    not_applicable,
+    requires,
+    spec,
+    until,
+    xfail_on,
+)
 from conformance.test_seccomp import MKDIR, call, x86_64
-from conformance.test_user import ROOT, Ordinary, mapping, ordinary
+from conformance.test_user import Ordinary, ordinary
 
 __all__ = ["ordinary"]  # a fixture
 

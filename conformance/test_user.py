@@ -16,10 +16,12 @@ import pytest
 
 from conformance import harness
 from conformance.harness import (
+    ROOT,
     Bundle,
     Container,
     Json,
     Test,
+    mapping,
     namespace,
     not_applicable,
     parse_mounts,
@@ -32,40 +34,14 @@ from conformance.harness import (
 MAPPINGS = "config-linux.md#user-namespace-mappings"
 NAMESPACES = "config-linux.md#namespaces"
 
-#: The host's ID of the container's root.
-ROOT = 100000
-
 CLONE_NEWUSER = 0x10000000
 KINDS = {"network": ("net", 0x40000000), "ipc": ("ipc", 0x08000000), "uts": ("uts", 0x04000000)}
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def mapping(container: int, host: int, size: int) -> Json:
-    return {"containerID": container, "hostID": host, "size": size}
-
-
-def own(bundle: Bundle, uid: int, gid: int) -> None:
-    """Give the rootfs to a user; busybox, which all tests' bundles share, stays root's."""
-    for directory, names, files in os.walk(bundle.rootfs):
-        for name in (".", *names, *files):
-            path = os.path.join(directory, name)
-            if name != "busybox":
-                os.chown(path, uid, gid, follow_symlinks=False)
-
-
 def runc_1_1(container: Container) -> bool:
     return container.runtime.name == "runc" and container.runtime.version.startswith("1.1.")
-
-
-@pytest.fixture
-def user(bundle: Bundle) -> Bundle:
-    """A bundle with a user namespace of 65536 IDs, root of the container being the host's 100000."""
-    bundle.namespaces(add=[{"type": "user"}])
-    bundle.linux["uidMappings"] = [mapping(0, ROOT, 65536)]
-    bundle.linux["gidMappings"] = [mapping(0, ROOT, 65536)]
-    own(bundle, ROOT, ROOT)
-    return bundle
 
 
 def refused(container: Container) -> str:
@@ -364,7 +340,7 @@ def takes_user_namespaces_by_path(container: Container) -> None:
 def test_joining(bundle: Bundle, container: Container, holder: Holder, others: list[str], with_mappings: bool) -> None:
     """podman and containerd give the mappings beside the path, as runc once wanted it."""
     takes_user_namespaces_by_path(container)
-    own(bundle, ROOT, ROOT)
+    bundle.own(ROOT, ROOT)
     entries = [{"type": "user", "path": holder.path("user")}]
     entries += [{"type": kind, "path": holder.path(KINDS[kind][0])} for kind in others]
     bundle.namespaces(drop=others, add=entries)
@@ -384,7 +360,7 @@ def test_a_pod_with_a_user_namespace(
     takes_user_namespaces_by_path(container)
     container.run_detached()
     member = new_bundle()
-    own(member, ROOT, ROOT)
+    member.own(ROOT, ROOT)
     shared = {"user": "user", "network": "net", "ipc": "ipc", "uts": "uts", "pid": "pid"}
     del member.config["hostname"]
     member.namespaces(
@@ -430,7 +406,7 @@ def test_joining_in_any_order(bundle: Bundle, container: Container, holder: Hold
     """What belongs to the host is entered with the host's privileges, what belongs to the user namespace with those
     that it gives, whichever the configuration names first."""
     takes_user_namespaces_by_path(container)
-    own(bundle, ROOT, ROOT)
+    bundle.own(ROOT, ROOT)
     others = [{"type": "network", "path": holder.path("net")}, {"type": "uts", "path": "/proc/self/ns/uts"}]
     others.append({"type": "ipc", "path": holder.path("ipc")})
     user = [{"type": "user", "path": holder.path("user")}]
@@ -455,7 +431,7 @@ def test_joining_a_namespace_without_root(bundle: Bundle, container: Container, 
     finally:
         rootless.close()
     if container.runtime.name == "pyrunc":
-        assert "/path: become root of the user namespace: " in said
+        assert "become root of the user namespace: " in said and "/path: " in said
         assert "no mapping found for uid 0" in said
 
 
@@ -479,7 +455,7 @@ class Ordinary:
         for name in ("", "root", "run"):
             os.makedirs(os.path.join(self.directory, name), exist_ok=True)
             os.chown(os.path.join(self.directory, name), self.UID, self.UID)
-        own(container.bundle, self.UID, self.UID)
+        container.bundle.own(self.UID, self.UID)
         os.chown(container.bundle.path, self.UID, self.UID)
         passwd = pathlib.Path("/etc/passwd").read_text() + f"conformance:x:{self.UID}:{self.UID}::/:/bin/sh\n"
         group = pathlib.Path("/etc/group").read_text() + f"conformance:x:{self.UID}:\n"
@@ -695,7 +671,7 @@ def test_an_ordinary_user_s_pod(
     bundle.write()
     shared = {"user": "user", "ipc": "ipc", "uts": "uts", "pid": "pid"}
     member = new_bundle()
-    own(member, Ordinary.UID, Ordinary.UID)
+    member.own(Ordinary.UID, Ordinary.UID)
     member.config = json.loads(json.dumps(bundle.config))
     del member.config["hostname"], member.linux["uidMappings"], member.linux["gidMappings"]
     member.namespaces(
