@@ -464,6 +464,21 @@ def test_a_failed_unit_is_no_obstacle(container: Container, unit: str) -> None:
     assert show(unit, "ActiveState")["ActiveState"] == "active"
 
 
+@spec("runtime.md#delete", "Deleting a container MUST delete the resources that were created during the create step.")
+def test_a_failed_unit_stays_until_delete(bundle: Bundle, container: Container, unit: str) -> None:
+    """Who wonders what became of a container can ask systemd."""
+    if container.runtime.name == "crun":
+        not_applicable("crun has systemd forget it at once")
+    seconds = {"RuntimeMaxSec": "5", "TimeoutStopSec": "1"}
+    bundle.config["annotations"] = {f"org.systemd.property.{name}": value for name, value in seconds.items()}
+    container.run_detached()
+    until(lambda: container.status == "stopped", "the unit's time is over")
+    until(lambda: show(unit, "ActiveState")["ActiveState"] == "failed", "the unit has failed")
+    assert show(unit, "Result")["Result"] == "timeout"
+    container.delete()
+    assert show(unit, "LoadState")["LoadState"] == "not-found"
+
+
 @spec("runtime.md#create", "If the runtime cannot apply a property as specified in the configuration")
 @pytest.mark.parametrize("fault", ["limit", "mount", "program", "hook"])
 def test_a_failed_create_leaves_no_unit(bundle: Bundle, container: Container, unit: str, fault: str) -> None:

@@ -99,7 +99,7 @@ class Unit:
         with self._bus() as bus:
             version = bus.version()
             scope = self.is_scope()
-            properties = basic(self.description, self.slice, pid, scope=scope, v2=self.v2, version=version)
+            properties = basic(self.description, self.slice, pid, scope=scope, v2=self.v2)
             properties += self._annotated()
             properties += self._limits(self.resources, "/linux/resources", version=version)
             try:

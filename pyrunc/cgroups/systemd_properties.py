@@ -82,8 +82,11 @@ class Property:
 # -- what every unit gets
 
 
-def basic(description: str, slice: str, pid: int, *, scope: bool, v2: bool, version: int = NEWEST) -> list[Property]:
+def basic(description: str, slice: str, pid: int, *, scope: bool, v2: bool) -> list[Property]:
     """What makes a unit a container's home.
+
+    No CollectMode: as under runc a unit that failed, because the kernel ran out of memory for it, say, can be looked at
+    until `delete` has systemd forget it.
 
     Args:
         slice: name of the slice to put it into.
@@ -105,9 +108,6 @@ def basic(description: str, slice: str, pid: int, *, scope: bool, v2: bool, vers
     kinds = ("Memory", "CPU", "IO" if v2 else "BlockIO", "Tasks")
     found += [Property(f"{kind}Accounting", "b", True) for kind in kinds]
     found.append(Property("DefaultDependencies", "b", False))  # its end is the engine's business, also at shutdown
-    if version >= 236:
-        # One that failed, because the kernel ran out of memory for it, say, is not to be left behind
-        found.append(Property("CollectMode", "s", "inactive-or-failed"))
     return found
 
 

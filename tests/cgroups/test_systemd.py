@@ -162,7 +162,6 @@ def test_what_an_old_systemd_lacks_is_left_to_the_file() -> None:
     cpu = {"quota": 50000, "cpus": "0", "idle": 1, "shares": 1024}
     assert v2({"cpu": cpu}, 241) == {"CPUWeight": 100, "CPUQuotaPerSecUSec": 500000}
     assert v2({"cpu": cpu}, 243).keys() == {"CPUWeight", "CPUQuotaPerSecUSec", "CPUQuotaPeriodUSec"}
-    assert "CollectMode" not in told(basic("d", "s.slice", 1, scope=True, v2=True, version=235))
 
 
 def test_limits_v1() -> None:
