@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import time
+from _signal import SIG_BLOCK, SIG_SETMASK, SIGINT, pthread_sigmask
 
 from pyrunc import jsonio
 from pyrunc.errors import Error
@@ -12,6 +13,7 @@ from pyrunc.steps import Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
     from pyrunc.seccomp import Filter
@@ -60,9 +62,12 @@ class RunHook(Step):
         stdin_r, stdin_w = os.pipe()
         output_r, output_w = os.pipe()
         failure_r, failure_w = os.pipe()
+        # An interrupt has to wait until there is somebody who takes the hook along
+        mask = pthread_sigmask(SIG_BLOCK, {SIGINT})
         try:
             pid = os.fork()
         except OSError:
+            pthread_sigmask(SIG_SETMASK, mask)
             for fd in (stdin_r, stdin_w, output_r, output_w, failure_r, failure_w):
                 os.close(fd)
             raise
@@ -97,7 +102,7 @@ class RunHook(Step):
         try:
             # a hook that works on a container to be ends with it; inside init can't outlive itself anyway
             init = ctx.init_pid if self.kind in ("prestart", "createRuntime") else 0
-            status, output = self._finish(pid, init, stdin_w, output_r, jsonio.dumps(state).encode())
+            status, output = self._finish(pid, init, stdin_w, output_r, jsonio.dumps(state).encode(), mask)
             if status is None:
                 ctx.peer().farewell()
             failure = os.read(failure_r, 4096).decode()
@@ -127,10 +132,15 @@ class RunHook(Step):
             return dict(ctx.environment) if self.inside and ctx.environment else dict(os.environ)
         return dict(e.split("=", 1) if "=" in e else (e, "") for e in given if e)
 
-    def _finish(self, pid: int, init: int, stdin_w: int, output_r: int, state: bytes) -> tuple[int | None, bytes]:
-        """Feed the state, gather the output, wait for the end; kill the hook at its deadline.
+    def _finish(
+        self, pid: int, init: int, stdin_w: int, output_r: int, state: bytes, mask: Iterable[int]
+    ) -> tuple[int | None, bytes]:
+        """Feed the state, gather the output, wait for the end; kill the hook at its deadline, or when interrupted.
 
         When `init` ends it is killed, too, and the result has no status.
+
+        Args:
+            mask: of signals, to go back to when an interrupt can be handled.
         """
         timeout = self.hook.get("timeout")
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -144,6 +154,7 @@ class RunHook(Step):
         init_fd = -1
         ended = False
         try:
+            pthread_sigmask(SIG_SETMASK, mask)
             if init:
                 init_fd = os.pidfd_open(init)
                 poll.register(init_fd, select.POLLIN)
