@@ -45,6 +45,7 @@ def lines(events: Background) -> list[Json]:
 
 
 @spec("runc-events.8", ONCE)
+@requires("controller:memory")
 def test_once(bundle: Bundle, container: Container) -> None:
     bundle.linux["resources"] |= {"memory": {"limit": 64 * MIB, "swap": 96 * MIB}, "pids": {"limit": 30}}
     bundle.sh("i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; sleep 1000 & echo done; sleep 1000")
@@ -124,6 +125,7 @@ def test_at_intervals(container: Container, interval: str) -> None:
 @spec("runc-events.8", GOES_ON)
 @requires("flag:events --interval")
 @pyrunc_promise
+@requires("controller:memory")
 def test_its_end_with_the_container(bundle: Bundle, container: Container) -> None:
     """When the process ends, though nobody has deleted the container yet."""
     bundle.sh("while [ ! -e /tmp/go ]; do sleep 0.05; done")
@@ -137,6 +139,7 @@ def test_its_end_with_the_container(bundle: Bundle, container: Container) -> Non
 
 @spec("runc-events.8", GOES_ON)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@requires("controller:memory")
 def test_signals_end_it(container: Container, number: int) -> None:
     container.run_detached()
     events = container.runtime.start("events", "--interval", "100ms", container.id)

@@ -91,6 +91,7 @@ def test_no_such_cgroup(running: Container, argument: str) -> None:
     (["memory:/", "below"], "prefix"),
     (["memory:.."], "sub cgroup path"),
 ])  # fmt: skip
+@requires("controller:memory")
 def test_bad_arguments(running: Container, arguments: list[str], word: str) -> None:
     flags = [word for argument in arguments for word in ("--cgroup", argument)]
     result = running.exec("true", flags=flags)
@@ -104,6 +105,7 @@ def test_bad_arguments(running: Container, arguments: list[str], word: str) -> N
 @spec("runc-exec.8", V1)
 @requires(needs_flag)
 @requires("cgroup v1")
+@requires("controller:memory")
 def test_each_controller(running: Container) -> None:
     cgroups = running.runtime.cgroups
     tops = cgroups.of(running.pid)

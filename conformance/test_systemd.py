@@ -707,6 +707,7 @@ def _path(pid: int) -> str:
 
 @spec(PLACEMENT, UNIT)
 @pyrunc_promise
+@requires("controller:memory")
 def test_the_plan_tells_it(bundle: Bundle, container: Container, unit: str) -> None:
     bundle.linux["resources"]["memory"] = {"limit": 64 * MIB}
     bundle.write()
