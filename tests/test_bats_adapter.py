@@ -66,3 +66,12 @@ def test_tables() -> None:
 
 def bats_tests(*outcomes: str) -> dict[str, bats.Outcome]:
     return {f"x.bats::{name}": {"outcome": o, "reason": ""} for name, o in zip("ab", outcomes, strict=True)}
+
+
+def test_directories_that_are_no_hierarchies(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "hugetlb" / "below").mkdir(parents=True)
+    (tmp_path / "cpu").symlink_to("hugetlb")
+    (tmp_path / "file").touch()
+    assert bats.directories(tmp_path) == {tmp_path / "hugetlb"}
+    (tmp_path / "cgroup.procs").touch()
+    assert bats.directories(tmp_path) == set()
