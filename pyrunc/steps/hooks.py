@@ -149,12 +149,12 @@ class RunHook(Step):
         poll = select.poll()
         poll.register(stdin_w, select.POLLOUT)
         poll.register(output_r, select.POLLIN)
-        pidfd = os.pidfd_open(pid)
-        poll.register(pidfd, select.POLLIN)
-        init_fd = -1
+        pidfd = init_fd = -1
         ended = False
         try:
             pthread_sigmask(SIG_SETMASK, mask)
+            pidfd = os.pidfd_open(pid)
+            poll.register(pidfd, select.POLLIN)
             if init:
                 init_fd = os.pidfd_open(init)
                 poll.register(init_fd, select.POLLIN)
